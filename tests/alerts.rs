@@ -1,22 +1,8 @@
 //! Observers that ask for jobs: what they ask for is made, delivered and judged like any other job, and cannot go round in a circle.
 
-use axum::body::Bytes;
-use carillon_guest_build::{BuildRequest, build};
 use serde_json::{Value, json};
 
-use crate::custom_plugin::upload;
-use crate::support::{Answer, Api, LOOK_AGAIN, Receiver, TestHost, repository, shared_dir, soon};
-
-const PLUGIN: &str = "/v1/plugins/observe-slack/versions/0.1.0";
-
-async fn component() -> Bytes {
-    let request = BuildRequest {
-        manifest_dir: repository().join("examples/observe-slack"),
-        target_dir: shared_dir().join("guests"),
-        toolchain: None,
-    };
-    tokio::task::spawn_blocking(move || build(&request)).await.unwrap().unwrap().into()
-}
+use crate::support::{Answer, Api, Receiver, TestHost, upload_built};
 
 /// A group whose jobs fail at once, watched by an observer that posts to `url`.
 fn watched(url: &str, jobs: Value) -> Value {
@@ -28,16 +14,7 @@ fn watched(url: &str, jobs: Value) -> Value {
 
 /// What the group's observer has done, when that is as wanted.
 async fn until_observed(api: &Api, group: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    soon("the observer has done it", async {
-        loop {
-            let observer = api.get(&format!("/v1/groups/{group}")).await.expect(200)["observer"].clone();
-            if wanted(&observer) {
-                return observer;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await
+    api.until_shown(&format!("/v1/groups/{group}"), |group| wanted(&group["observer"])).await["observer"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +26,7 @@ async fn a_dead_letter_is_posted_to_slack_and_posted_again_until_slack_takes_it(
         "/slack",
         [Answer::body(200, r#"{"ok": false, "error": "ratelimited"}"#), Answer::body(200, r#"{"ok": true}"#)],
     );
-    upload(api, PLUGIN, component().await).await.expect(201);
+    upload_built(api, "examples/observe-slack", "observe-slack").await;
     api.put("/v1/keys/slack", json!({"kind": "header", "secret": "Bearer xoxb-1"})).await.expect(204);
     let body = json!([{"pointer": "/ok", "equals": true}]);
     let alerts = json!({
@@ -82,11 +59,11 @@ async fn a_dead_letter_is_posted_to_slack_and_posted_again_until_slack_takes_it(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_made_is_said_and_nothing_goes_round_in_a_circle() {
+async fn jobs_that_an_observer_cannot_make_are_reported_and_alert_no_observer() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     let api = &host.api;
     receiver.on("/dead", [Answer::status(500)]);
-    upload(api, PLUGIN, component().await).await.expect(201);
+    upload_built(api, "examples/observe-slack", "observe-slack").await;
     let url = receiver.url("/dead");
     api.put("/v1/groups/a", watched(&url, json!("nowhere"))).await.problem_at(422, "/observe/jobs");
     api.put("/v1/groups/a", json!({"judge": {"jobs": "a"}})).await.problem_at(422, "/judge/jobs");

@@ -6,10 +6,7 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, Api, TestHost};
-
-/// What anybody may ask.
-const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+use crate::support::{ADMIN_TOKEN, Api, OPEN, TestHost, closed_operations};
 
 /// What a viewer may ask, besides.
 const VIEWERS: [&str; 25] = [
@@ -73,27 +70,12 @@ const PRODUCERS: [&str; 29] = [
     "POST /v1/groups/x/policy/simulate",
 ];
 
-/// Every operation of the document behind the door, with its parameters filled in.
-pub async fn closed_operations(api: &Api) -> Vec<(Method, String)> {
-    let document = api.get("/openapi.json").await.expect(200);
-    let mut operations = Vec::new();
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        let filled = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
-        let filled = filled.collect::<Vec<_>>().join("/");
-        for method in methods.as_object().unwrap().keys().filter(|_| !OPEN.contains(&path.as_str())) {
-            operations.push((method.to_uppercase().parse().unwrap(), filled.clone()));
-        }
-    }
-    assert!(operations.len() >= 25, "the document has the routes: {operations:?}");
-    operations
-}
-
 async fn ask(api: &Api, method: &Method, path: &str) -> crate::support::Reply {
     api.raw(method.clone(), path, "{}").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_token_only_the_health_of_the_server_is_shown() {
+async fn request_without_a_token_is_shown_only_the_servers_health() {
     let host = TestHost::start().await;
     let nobody = host.api.without_token();
     for path in OPEN.into_iter().chain(["/openapi.json"]) {
@@ -167,7 +149,7 @@ async fn a_token_is_shown_once_and_revoked_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_an_operator_acts_for_another_tenant() {
+async fn acting_for_another_tenant_is_allowed_to_operators_only() {
     let host = TestHost::start().await;
     let acme = host.api.tenant("acme").await;
     host.api.for_tenant("acme").put("/v1/groups/made-by-operator", json!({})).await.expect(201);

@@ -1,6 +1,6 @@
 //! What a plugin's author does, with the program itself: begin, build, test, measure, upload.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
 use axum::body::Bytes;
@@ -10,9 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::{ADMIN_TOKEN, Finished, TestHost, run, shared_dir};
-
-pub const ROLES: [&str; 5] = ["encode", "sign", "judge", "retry", "observe"];
+use crate::support::{ADMIN_TOKEN, Finished, ROLES, TestHost, beside_others, run, scaffold};
 
 async fn author(arguments: &[&str]) -> Finished {
     run(arguments, &[], "").await
@@ -21,17 +19,6 @@ async fn author(arguments: &[&str]) -> Finished {
 /// The same for what compiles: it needs this environment, and time.
 async fn compile(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_carillon")).args(arguments).output().await.unwrap()
-}
-
-/// A plugin as `carillon plugin new` makes it, not built yet.
-pub async fn scaffold(parent: &Path, name: &str, role: &str) -> PathBuf {
-    author(&["plugin", "new", name, "--role", role, "--in", parent.to_str().unwrap()]).await.ok();
-    parent.join(name)
-}
-
-/// Where what the crates have in common is compiled once.
-pub fn beside_others() -> PathBuf {
-    shared_dir().join("scaffolds")
 }
 
 async fn component(directory: PathBuf) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use carillon_core::clock::{Clock as _, LEAD_TIME, UnixMs};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, Gate, ManualClock, Receiver, Setup, TestHost, id_of, kinds, ms, soon};
+use crate::support::{Answer, Api, Gate, ManualClock, Receiver, Setup, TestHost, eventually, id_of, kinds, ms};
 
 /// The failures after which a receiver is left alone, and for how long, in these tests.
 const FAILURES: usize = 3;
@@ -41,12 +41,6 @@ async fn put_off(api: &Api, id: &str, after: UnixMs) -> UnixMs {
 }
 
 /// The value of a metric; 0 if it is not there.
-async fn metric(host: &TestHost, name: &str) -> u64 {
-    let metrics = host.api.get("/metrics").await;
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0, |value| value.parse().unwrap())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_does_not_answer_is_left_alone_until_it_does() {
     let clock = ManualClock::new();
@@ -70,7 +64,7 @@ async fn a_receiver_that_does_not_answer_is_left_alone_until_it_does() {
     let attempt = &attempts[0];
     assert_eq!((attempts.len(), &attempt["number"], &attempt["spent"]), (1, &json!(1), &json!(false)), "{attempt}");
     assert!(attempt["error"]["message"].as_str().unwrap().contains(receiver.url("").as_str()), "{attempt}");
-    assert_eq!(metric(&host, "carillon_breakers_open").await, 1);
+    assert_eq!(host.api.metric("carillon_breakers_open").await, 1);
 
     clock.set(first.minus(step));
     host.looked(&other).await;
@@ -96,7 +90,7 @@ async fn a_receiver_that_does_not_answer_is_left_alone_until_it_does() {
     host.api.until_state(left[0].1, "succeeded").await;
     clock.set(left[1].0);
     assert_eq!(host.api.until_state(left[1].1, "succeeded").await["attempt_count"], 1);
-    assert_eq!(metric(&host, "carillon_breakers_open").await, 0);
+    assert_eq!(host.api.metric("carillon_breakers_open").await, 0);
     clock.advance(Duration::from_secs(3_600));
     for id in failed {
         assert_eq!(host.api.until_state(id, "succeeded").await["attempt_count"], 2);
@@ -106,11 +100,11 @@ async fn a_receiver_that_does_not_answer_is_left_alone_until_it_does() {
     let origin = json!(receiver.url(""));
     assert!(events.iter().all(|event| event["origin"] == origin && event["group"] == "g"), "{events:?}");
     assert_eq!(ms(&events[0]["run_at"]), first);
-    assert_eq!(metric(&host, "carillon_breakers_opened_total").await, 1);
+    assert_eq!(host.api.metric("carillon_breakers_opened_total").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_probe_goes_out_however_many_wait() {
+async fn half_open_breaker_sends_one_probe_however_many_jobs_wait() {
     let clock = ManualClock::new();
     let start = clock.now();
     let host = setup(&clock).start().await;
@@ -128,20 +122,16 @@ async fn one_probe_goes_out_however_many_wait() {
     let late = start.plus(PAUSE + Duration::from_secs(1));
     clock.set(late);
     receiver.arrived("/x", FAILURES + 1).await;
-    let probe = soon("all but the probe are put off again", async {
-        loop {
-            let mut due = Vec::new();
-            for id in waiting {
-                if ms(&host.api.job(id).await["run_at"]) <= late {
-                    due.push(id);
-                }
-            }
-            if let [probe] = due[..] {
-                return probe;
+    let due = async || {
+        let mut due = Vec::new();
+        for id in waiting {
+            if ms(&host.api.job(id).await["run_at"]) <= late {
+                due.push(id);
             }
         }
-    })
-    .await;
+        due
+    };
+    let probe = eventually("all but the probe are put off again", due, |due| due.len() == 1).await[0];
     host.looked(&other).await;
     assert_eq!(receiver.count("/x"), FAILURES + 1);
     gate.release(waiting.len());
@@ -193,19 +183,12 @@ async fn thousands_of_jobs_for_a_dead_receiver_hold_nobody_up_and_are_looked_at_
     // The clock stands still.
     host.api.until_state(&healthy, "succeeded").await;
     let unsent = "carillon_attempts_total{outcome=\"unsent\"}";
-    let all = soon("every job was looked at", async {
-        loop {
-            let (sent, unsent) = (receiver.count("/x"), metric(&host, unsent).await);
-            if sent as u64 + unsent >= JOBS as u64 {
-                return (sent, unsent);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let looked_at = async || (receiver.count("/x"), host.api.metric(unsent).await);
+    let are_all = |(sent, unsent): &(usize, u64)| *sent as u64 + unsent >= JOBS as u64;
+    let all = eventually("every job was looked at", looked_at, are_all).await;
     assert!(all.0 <= 32 + FAILURES, "those that were on their way: {all:?}");
     host.looked(&other).await;
-    assert_eq!(metric(&host, unsent).await, all.1, "none is looked at again");
+    assert_eq!(host.api.metric(unsent).await, all.1, "none is looked at again");
     assert_eq!(all.0 as u64 + all.1, JOBS as u64);
     assert_eq!(host.api.attempts(&dead[JOBS - 1]).await.len(), 1);
 }
@@ -239,23 +222,18 @@ async fn a_backlog_for_a_dead_receiver_is_looked_at_once_in_a_pause_and_keeps_no
     let unsent = "carillon_attempts_total{outcome=\"unsent\"}";
     clock.advance(Duration::from_secs(1));
     other.arrived("/x", 1).await;
-    assert!(metric(&host, unsent).await < JOBS as u64, "it did not wait for the end of the backlog");
+    assert!(host.api.metric(unsent).await < JOBS as u64, "it did not wait for the end of the backlog");
 
-    let until_still = async || loop {
-        let before = metric(&host, unsent).await;
+    let look = async || {
+        let before = host.api.metric(unsent).await;
         host.looked(&other).await;
         // The clock must not go on before what is due is at an end, a probe above all. The jobs of the next moment are leased already.
-        let due = host.api.stats("g").await["available"] != 0 || running_and_due(&host, &clock).await;
-        if metric(&host, unsent).await == before && !due {
-            return before;
-        }
+        let is_due = host.api.stats("g").await["available"] != 0 || running_and_due(&host, &clock).await;
+        (before, host.api.metric(unsent).await, is_due)
     };
-    soon("every job was looked at", async {
-        while until_still().await < JOBS as u64 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let is_still = |(before, after, is_due): &(u64, u64, bool)| before == after && !is_due;
+    let until_still = async || eventually("nothing is due", &look, is_still).await.0;
+    eventually("every job was looked at", &until_still, |looks| *looks >= JOBS as u64).await;
     // Pauses of 5, 10, 20, 40, 80, 160 and 300 seconds end, each with a probe that fails: a job of that very time, which begins in the moment
     // before. The clock stands still there, so that no job of the moment after can begin before it, and be a probe a step of this clock later.
     for step in 1..=128 {
@@ -325,7 +303,7 @@ async fn time_runs_out_for_jobs_that_wait_for_a_receiver() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_breaker_every_attempt_is_made() {
+async fn disabled_breaker_lets_every_attempt_through() {
     let clock = ManualClock::new();
     let host = setup(&clock).set("delivery.breaker_failures", "0").start().await;
     let receiver = Receiver::start().await;

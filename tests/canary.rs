@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::observers::upload;
-use crate::support::{Answer, Api, LOOK_AGAIN, Receiver, Setup, TestHost, soon};
+use crate::support::{Answer, Api, Receiver, Setup, TestHost, eventually, upload_built};
 
 const VERSIONS: &str = "/v1/groups/g/policy/versions";
 const PROMOTE: &str = "/v1/groups/g/policy/promote";
@@ -33,16 +32,8 @@ async fn ends(api: &Api, url: &str) -> i64 {
 
 /// The newest move, when it is a rollback.
 async fn rolled_back(api: &Api) -> Value {
-    soon("the group is rolled back", async {
-        loop {
-            let moves = api.get(HISTORY).await.items();
-            if moves[0]["action"] == "rollback" {
-                return moves[0].clone();
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await
+    let newest = async || api.get(HISTORY).await.items()[0].clone();
+    eventually("the group is rolled back", newest, |newest| newest["action"] == "rollback").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,15 +56,11 @@ async fn some_of_the_jobs_follow_a_canary_until_it_is_promoted() {
         followed[usize::try_from(ends(&host.api, &receiver.url("/a")).await).unwrap() - 1] += 1;
     }
     assert!(followed.iter().all(|count| *count >= 5), "{followed:?}");
-    let counted = || async { host.api.get("/v1/groups/g").await.expect(200)["canary"].clone() };
-    soon("all attempts are counted", async {
-        while counted().await["canary"]["attempts"] != followed[1]
-            || counted().await["active"]["attempts"] != followed[0]
-        {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let all_are_counted = |group: &Value| {
+        let counted = ["active", "canary"].map(|side| &group["canary"][side]["attempts"]);
+        counted == [&json!(followed[0]), &json!(followed[1])]
+    };
+    host.api.until_shown("/v1/groups/g", all_are_counted).await;
     let promoted = host.api.post(PROMOTE, json!({"version": 2, "percent": 100})).await.expect(200);
     assert_eq!((&promoted["binding"], &promoted["canary"]), (&json!(2), &Value::Null));
     assert_eq!(ends(&host.api, &receiver.url("/a")).await, 2);
@@ -121,7 +108,7 @@ async fn a_canary_with_faults_is_taken_back_and_its_jobs_go_on() {
     // Before that, it would be quarantined.
     let host = Setup::new().set("policy.fault_threshold", "1000").start().await;
     let receiver = Receiver::start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", json!({"pin": "job", "retry": patient()})).await;
     propose(&host.api, json!({"judge": {"plugin": "moody", "config": {"mood": "trap"}}, "retry": patient()})).await;
     host.api.post(PROMOTE, json!({"version": 2, "percent": 99, "min_attempts": 2, "max_faults": 0})).await.expect(200);
@@ -174,7 +161,7 @@ async fn a_canary_is_taken_back_by_hand_or_by_another_policy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quarantine_puts_the_version_before_in_force_again() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     let broken = |rollback: bool| {
         let judge = json!({"plugin": "moody", "config": {"mood": "trap"}});
         json!({"judge": judge, "retry": patient(), "rollback_on_quarantine": rollback})
@@ -203,7 +190,7 @@ async fn a_quarantine_puts_the_version_before_in_force_again() {
 async fn a_quarantine_stays_where_nothing_better_was() {
     let host = Setup::new().set("policy.quarantine", "1h").start().await;
     let receiver = Receiver::start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     let trap = |base: &str, rollback: bool| {
         json!({"judge": {"plugin": "moody", "config": {"mood": "trap"}}, "rollback_on_quarantine": rollback,
             "retry": {"config": {"base": base, "jitter": 0, "max_attempts": 5}}})

@@ -5,7 +5,7 @@ use std::time::Duration;
 use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, ms, soon};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, ms};
 
 async fn host() -> (std::sync::Arc<ManualClock>, TestHost, Receiver) {
     let clock = ManualClock::new();
@@ -179,20 +179,6 @@ async fn many_jobs_are_counted_and_then_changed_by_filter() {
     assert_eq!(host.api.stats("g").await["cancelled"], 0);
 }
 
-/// Asks again until the answer is as `wanted` says.
-async fn until(host: &TestHost, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    soon(path, async {
-        loop {
-            let answer = host.api.get(path).await.expect(200);
-            if wanted(&answer) {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-}
-
 /// More than are changed before the answer.
 const GOING_ROUND: usize = 1_500;
 
@@ -208,12 +194,12 @@ async fn a_flush_reaches_jobs_that_are_tried_and_retried_meanwhile() {
     receiver.arrived("/r", 2 * GOING_ROUND).await;
     let flushed = host.api.post("/v1/groups/g/flush", json!({})).await.expect(202);
     let path = format!("/v1/bulk/{}", flushed["id"].as_str().unwrap());
-    let flushed = until(&host, &path, |bulk| bulk["finished"] == true).await;
+    let flushed = host.api.until_shown(&path, |bulk| bulk["finished"] == true).await;
     assert_eq!(
         (&flushed["total"], &flushed["done"], &flushed["skipped"]),
         (&json!(GOING_ROUND), &json!(GOING_ROUND), &json!(0))
     );
-    let stats = until(&host, "/v1/groups/g/stats", |stats| stats["running"] == 0).await;
+    let stats = host.api.until_shown("/v1/groups/g/stats", |stats| stats["running"] == 0).await;
     assert_eq!((&stats["scheduled"], &stats["cancelled"]), (&json!(0), &json!(GOING_ROUND)));
 }
 
@@ -255,16 +241,7 @@ async fn a_large_change_goes_on_in_the_background_and_after_a_restart() {
     host.stop().await;
     let host = Setup::with_clock(&clock).in_dir(&dir).start().await;
     let later = host.api.job_id("g", json!({"url": receiver.url("/a"), "run_at": "+1h"})).await;
-    let shown = soon("the end of the change", async {
-        loop {
-            let shown = host.api.get(&path).await.expect(200);
-            if shown["finished"] == true {
-                return shown;
-            }
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let shown = host.api.until_shown(&path, |change| change["finished"] == true).await;
     assert_eq!(shown["skipped"], 0, "{shown}");
     assert_eq!(host.api.stats("g").await["cancelled"], JOBS);
     assert_eq!(host.api.job(&later).await["state"], "scheduled", "what came later is not meant");

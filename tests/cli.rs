@@ -2,11 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, Answer, Finished, Receiver, TestHost, run};
-
-pub async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
-    run(arguments, &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", ADMIN_TOKEN)], stdin).await
-}
+use crate::support::{Answer, Receiver, TestHost, cli, run};
 
 async fn json(host: &TestHost, arguments: &[&str], stdin: &str) -> Value {
     cli(host, &[arguments, &["--json"]].concat(), stdin).await.json()

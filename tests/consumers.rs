@@ -7,8 +7,8 @@ use sqlx::{Connection as _, Row as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::pull::{counts, host, lease, one, say};
-use crate::support::{ADMIN_TOKEN, LOOK_AGAIN, Receiver, TestHost, ms, soon};
+use crate::support::queue::{counts, host, lease, one, say};
+use crate::support::{ADMIN_TOKEN, Receiver, TestHost, eventually, eventually_while, ms, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,16 +46,12 @@ async fn leases_that_reach_nobody_go_back_unspent() {
             reset_after(&host, &ask, tokio::time::sleep(Duration::from_millis(20))).await;
         }
         sqlx::query("COMMIT").execute(&mut shell).await.unwrap();
-        soon("six jobs were leased, and are available again", async {
-            let leased = "SELECT sum(token) AS leased FROM job";
-            let leased = async |shell: &mut sqlx::SqliteConnection| {
-                sqlx::query(leased).fetch_one(shell).await.unwrap().get::<i64, _>("leased")
-            };
-            while leased(&mut shell).await < 6 * (round + 1) || counts(&host.api).await != (12, 0, 0) {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        })
-        .await;
+        let look = async || {
+            let row = sqlx::query("SELECT sum(token) AS leased FROM job").fetch_one(&mut shell).await.unwrap();
+            (row.get::<i64, _>("leased"), counts(&host.api).await)
+        };
+        let again = |seen: &(i64, _)| seen.0 >= 6 * (round + 1) && seen.1 == (12, 0, 0);
+        eventually("six jobs were leased, and are available again", look, again).await;
     }
     let leases = lease(&host.api, json!({"max": 12})).await;
     assert_eq!(leases.len(), 12);
@@ -76,13 +72,9 @@ async fn consumers_that_hang_up_at_any_moment_spend_nothing() {
         reset_after(&host, &json!({"lease": "1s"}), tokio::time::sleep(moment)).await;
     }
     // Where the answer was written before the reset, the lease ends by its time.
-    soon("the job is available", async {
-        while counts(&host.api).await != (1, 0, 0) {
-            clock.advance(SECOND);
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let later = async || clock.advance(SECOND);
+    let look = async || counts(&host.api).await;
+    eventually_while("the job is available", later, look, |counts| *counts == (1, 0, 0)).await;
     assert_eq!(host.api.job(&id).await["state"], "scheduled");
 }
 

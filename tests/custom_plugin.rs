@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use carillon_guest_build::{BuildRequest, build};
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, ManualClock, Receiver, Reply, Setup, TestHost, repository, shared_dir};
-
-pub const PATH: &str = "/v1/plugins/judge-json-ok/versions/0.1.0";
+use crate::support::{Answer, Api, JUDGE_PATH, ManualClock, Receiver, Setup, TestHost, judge, upload};
 
 /// A section of a component that says nothing: custom, two bytes, the name `x`.
 const EMPTY_SECTION: [u8; 4] = [0, 2, 1, b'x'];
@@ -19,21 +15,6 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// Past `policy.large.component_size`.
 const LARGE: usize = (32 << 20) + 1;
-
-pub async fn component() -> Bytes {
-    let request = BuildRequest {
-        manifest_dir: repository().join("examples/judge-json-ok"),
-        target_dir: shared_dir().join("guests"),
-        toolchain: None,
-    };
-    let built = tokio::task::spawn_blocking(move || build(&request)).await.unwrap();
-    built.unwrap_or_else(|error| panic!("the example does not build: {error}")).into()
-}
-
-pub async fn upload(api: &Api, path: &str, component: impl Into<Bytes>) -> Reply {
-    let request = api.request(Method::PUT, path).header("content-type", "application/wasm");
-    api.send(request.body(component.into())).await
-}
 
 fn bound() -> Value {
     json!({"judge": {"plugin": "judge-json-ok"}, "retry": {"config": {"jitter": 0}}})
@@ -45,7 +26,7 @@ async fn a_tenants_judge_decides_in_its_group_and_nowhere_else() {
     let host = Setup::with_clock(&clock).start().await;
     let receiver = Receiver::with_clock(clock.clone()).await;
     let (acme, other) = (host.api.tenant("acme").await, host.api.tenant("other").await);
-    let plugin = upload(&acme, PATH, component().await).await.expect(201);
+    let plugin = upload(&acme, JUDGE_PATH, judge().await).await.expect(201);
     assert_eq!(
         (&plugin["name"], &plugin["roles"], &plugin["builtin"]),
         (&json!("judge-json-ok"), &json!(["judge"]), &json!(false))
@@ -77,15 +58,15 @@ async fn a_tenants_judge_decides_in_its_group_and_nowhere_else() {
 async fn another_tenant_can_neither_see_nor_bind_it() {
     let host = TestHost::start().await;
     let (acme, other) = (host.api.tenant("acme").await, host.api.tenant("other").await);
-    upload(&acme, PATH, component().await).await.expect(201);
-    acme.get(PATH).await.expect(200);
+    upload(&acme, JUDGE_PATH, judge().await).await.expect(201);
+    acme.get(JUDGE_PATH).await.expect(200);
     let listed = |api: &Api| {
         let api = api.clone();
         async move { api.get("/v1/plugins").await.text().contains("judge-json-ok") }
     };
     assert!(listed(&acme).await);
     for somebody in [&other, &host.api] {
-        somebody.get(PATH).await.problem(404);
+        somebody.get(JUDGE_PATH).await.problem(404);
         somebody.get("/v1/plugins/judge-json-ok").await.problem(404);
         assert!(!listed(somebody).await);
         for name in ["judge-json-ok", "judge-json-ok@0.1.0"] {
@@ -100,22 +81,22 @@ async fn another_tenant_can_neither_see_nor_bind_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_never_changes() {
     let host = TestHost::start().await;
-    let component = component().await;
-    let first = upload(&host.api, PATH, component.clone()).await.expect(201);
-    assert_eq!(upload(&host.api, PATH, component.clone()).await.expect(200)["digest"], first["digest"]);
+    let component = judge().await;
+    let first = upload(&host.api, JUDGE_PATH, component.clone()).await.expect(201);
+    assert_eq!(upload(&host.api, JUDGE_PATH, component.clone()).await.expect(200)["digest"], first["digest"]);
     let other: Bytes = [&component[..], &EMPTY_SECTION].concat().into();
-    upload(&host.api, PATH, other.clone()).await.problem(409);
-    assert_eq!(host.api.get(PATH).await.expect(200)["digest"], first["digest"]);
+    upload(&host.api, JUDGE_PATH, other.clone()).await.problem(409);
+    assert_eq!(host.api.get(JUDGE_PATH).await.expect(200)["digest"], first["digest"]);
 
     let acme = host.api.tenant("acme").await;
-    let theirs = upload(&acme, PATH, other).await.expect(201);
+    let theirs = upload(&acme, JUDGE_PATH, other).await.expect(201);
     assert_ne!(theirs["digest"], first["digest"], "a name belongs to a tenant");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_versions_of_a_plugin_are_listed_newest_first() {
     let host = TestHost::start().await;
-    let component = component().await;
+    let component = judge().await;
     for version in ["0.1.0-dev.2", "0.1.0", "0.1.0-dev.10"] {
         let path = format!("/v1/plugins/judge-json-ok/versions/{version}");
         let view = upload(&host.api, &path, component.clone()).await.expect(201);
@@ -156,9 +137,9 @@ async fn a_copy_of_each_default_plugin_can_be_a_tenants_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_a_plugin_is_refused_with_a_sentence() {
+async fn upload_that_is_no_plugin_is_refused_with_a_sentence() {
     let host = TestHost::start().await;
-    let component = component().await;
+    let component = judge().await;
     let half = component.slice(..component.len() / 2);
     for (bytes, status) in [
         (Bytes::new(), 422),
@@ -167,7 +148,7 @@ async fn what_is_not_a_plugin_is_refused_with_a_sentence() {
         (half, 422),
         (Bytes::from(vec![0; LARGE]), 413),
     ] {
-        let problem = upload(&host.api, PATH, bytes).await.problem(status);
+        let problem = upload(&host.api, JUDGE_PATH, bytes).await.problem(status);
         assert!(problem["detail"].as_str().unwrap().len() > 20, "{problem}");
     }
     for path in ["/v1/plugins/other-name/versions/0.1.0", "/v1/plugins/judge-json-ok/versions/0.2.0"] {
@@ -176,13 +157,13 @@ async fn what_is_not_a_plugin_is_refused_with_a_sentence() {
     }
     upload(&host.api, "/v1/plugins/backoff/versions/9.0.0", component.clone()).await.problem(409);
     host.api.get("/v1/plugins/judge-json-ok").await.problem(404);
-    upload(&host.api, PATH, component).await.expect(201);
+    upload(&host.api, JUDGE_PATH, component).await.expect(201);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_uploaded_plugin_survives_a_restart() {
     let host = TestHost::start().await;
-    upload(&host.api, PATH, component().await).await.expect(201);
+    upload(&host.api, JUDGE_PATH, judge().await).await.expect(201);
     host.api.put_group("g", bound()).await;
     let dir = host.dir.clone();
     host.stop().await;

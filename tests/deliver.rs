@@ -8,8 +8,7 @@ use carillon_core::clock::{Clock as _, UnixMs};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::observers::upload;
-use crate::support::{Arrival, ManualClock, Receiver, Setup, TestHost, ms};
+use crate::support::{Arrival, ManualClock, Receiver, Setup, TestHost, ms, upload_built};
 
 /// Delivers one job, which is given as the text of a JSON object's members.
 async fn delivered(host: &TestHost, receiver: &Receiver, path: &str, members: &str) -> Arrival {
@@ -98,7 +97,7 @@ async fn a_job_goes_out_at_its_time_and_not_a_millisecond_before() {
 async fn a_request_is_made_ready_in_the_moment_before_its_time() {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", json!({"encode": [{"plugin": "moody", "config": {"mood": "trap"}}]})).await;
     let mut events = host.api.follow("?kind=quarantine").await;
     let mut ids = Vec::new();

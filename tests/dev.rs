@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::author::{beside_others, scaffold};
-use crate::custom_plugin::{component, upload};
-use crate::support::{ADMIN_TOKEN, Answer, Receiver, TestHost, run, soon};
+use crate::support::{ADMIN_TOKEN, Answer, Receiver, TestHost, beside_others, judge, run, scaffold, soon, upload};
 
 /// `carillon plugin dev` that runs.
 struct Dev {
@@ -74,7 +72,7 @@ async fn decided(host: &TestHost, receiver: &Receiver) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_saved_is_in_force() {
+async fn saved_policy_is_built_and_in_force() {
     let (host, receiver, parent) = (TestHost::start().await, Receiver::start().await, tempfile::tempdir().unwrap());
     let directory = scaffold(parent.path(), "my-judge", "judge").await;
     let source = directory.join("src/lib.rs");
@@ -124,7 +122,7 @@ async fn what_is_saved_is_in_force() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draft_is_not_the_newest_version_and_is_named_after_its_own() {
-    let (host, bytes) = (TestHost::start().await, component().await);
+    let (host, bytes) = (TestHost::start().await, judge().await);
     let put = async |version: &str| {
         upload(&host.api, &format!("/v1/plugins/judge-json-ok/versions/{version}"), bytes.clone()).await
     };

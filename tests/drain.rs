@@ -1,10 +1,10 @@
 //! Stopping and starting again: what runs may finish, what does not finish is recorded as interrupted, and nothing is lost.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use crate::support::{ADMIN_TOKEN, Answer, Api, Gate, ManualClock, Program, Receiver, Setup, TestHost, ms, soon};
+use crate::support::{
+    ADMIN_TOKEN, Answer, Api, Gate, ManualClock, Program, Receiver, Setup, TestHost, eventually, ms, soon,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_attempt_finishes_and_is_settled() {
@@ -18,12 +18,8 @@ async fn a_running_attempt_finishes_and_is_settled() {
     let waiting = host.api.job_id("g", json!({"url": receiver.url("/later")})).await;
     let (dir, base) = (host.dir.clone(), host.base.clone());
     let stopping = tokio::spawn(host.stop());
-    soon("the port closes", async {
-        while tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.is_ok() {
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let is_open = async || tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.is_ok();
+    eventually("the port closes", is_open, |is_open| !is_open).await;
     assert!(!stopping.is_finished(), "it waits for the attempt");
     gate.release(1);
     soon("it stops", stopping).await.unwrap();
@@ -71,7 +67,7 @@ async fn assert_interrupted_first(api: &Api, id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_not_sent_when_it_was_interrupted_leaves_no_record() {
+async fn attempt_interrupted_before_it_was_sent_leaves_no_record() {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).set("server.drain_timeout", "50ms").start().await;
     let receiver = Receiver::with_clock(clock.clone()).await;
@@ -140,12 +136,7 @@ async fn the_program_drains_at_the_first_signal() {
     let id = api.job_id("g", json!({"url": receiver.url("/held")})).await;
     receiver.arrived("/held", 1).await;
     program.terminate().await;
-    soon("it says that it stops", async {
-        while !program.log().contains("stopping") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    program.until_logged("stopping").await;
     gate.release(1);
     assert_eq!(program.ended().await, Some(0), "{}", program.log());
 
@@ -168,12 +159,7 @@ async fn the_program_interrupts_at_the_second_signal() {
     let id = api.job_id("g", json!({"url": receiver.url("/held")})).await;
     receiver.arrived("/held", 1).await;
     program.terminate().await;
-    soon("it says that it stops", async {
-        while !program.log().contains("stopping") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    program.until_logged("stopping").await;
     program.terminate().await;
     assert_eq!(program.ended().await, Some(0), "{}", program.log());
 

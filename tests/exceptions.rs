@@ -4,8 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::languages::built;
-use crate::support::{repository, run};
+use crate::support::{built, repository, run};
 
 /// A judge as `carillon plugin new` makes it, whose body is replaced: status 299 raises what nobody meant, 298 a failure that is meant.
 async fn judge(parent: &Path, language: &str, file: &str, change: (&str, &str), message: &str) -> Vec<Value> {
@@ -39,7 +38,7 @@ async fn judge(parent: &Path, language: &str, file: &str, change: (&str, &str), 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_python_prints_and_raises_is_told() {
+async fn output_and_exceptions_of_python_are_reported() {
     let parent = tempfile::tempdir().unwrap();
     let change = (
         "        status, body = exchange.value.status, exchange.value.body\n",
@@ -60,7 +59,7 @@ async fn what_python_prints_and_raises_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_javascript_prints_and_throws_is_told() {
+async fn output_and_exceptions_of_javascript_are_reported() {
     let parent = tempfile::tempdir().unwrap();
     let change = (
         "    const { status, body } = exchange.val;\n",

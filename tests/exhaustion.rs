@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::{ADMIN_TOKEN, Api, LOOK_AGAIN, Program, Receiver, soon};
+use crate::support::{ADMIN_TOKEN, Api, Program, Receiver, eventually, soon};
 
 /// Fewer than there are receivers below.
 const FILES: u32 = 256;
@@ -20,7 +20,7 @@ async fn few_files(dir: &tempfile::TempDir) -> (Program, Api) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_receivers_than_open_files_are_all_reached_at_the_first_attempt() {
+async fn receivers_beyond_the_limit_of_open_files_are_all_reached_at_the_first_attempt() {
     let dir = tempfile::tempdir().unwrap();
     let (program, api) = few_files(&dir).await;
     let receiver = Receiver::start_on_all_addresses().await;
@@ -28,18 +28,15 @@ async fn more_receivers_than_open_files_are_all_reached_at_the_first_attempt() {
     let url = |n: usize| format!("http://127.1.{}.{}:{}/a", n / 250, n % 250 + 1, receiver.port);
     let jobs: Vec<_> = (0..RECEIVERS).map(|n| json!({"url": url(n)})).collect();
     api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
-    let done: Value = soon("every job has ended", async {
-        loop {
-            assert_eq!(api.get("/healthz").await.status, 200, "the API answers all the while");
-            let stats = api.stats("g").await;
-            let ended = |state: &str| stats[state].as_u64().unwrap_or_default();
-            if ended("succeeded") + ended("dead") == RECEIVERS as u64 {
-                return stats;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let look = async || {
+        assert_eq!(api.get("/healthz").await.status, 200, "the API answers all the while");
+        api.stats("g").await
+    };
+    let all_have_ended = |stats: &Value| {
+        let ended = |state: &str| stats[state].as_u64().unwrap_or_default();
+        ended("succeeded") + ended("dead") == RECEIVERS as u64
+    };
+    let done = eventually("every job has ended", look, all_have_ended).await;
     assert_eq!(done["succeeded"], RECEIVERS, "{done}");
     assert_eq!(receiver.count("/a"), RECEIVERS, "each once");
     program.kill().await;

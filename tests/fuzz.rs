@@ -4,8 +4,7 @@ use axum::body::Bytes;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::auth::closed_operations;
-use crate::support::TestHost;
+use crate::support::{TestHost, closed_operations};
 
 /// Requests to each route.
 const ROUNDS: u32 = 16;

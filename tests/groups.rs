@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate, ManualClock, Receiver, Setup, TestHost, soon};
+use crate::support::{Answer, Gate, ManualClock, Receiver, Setup, TestHost};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
@@ -102,12 +102,7 @@ async fn stats_are_exact() {
     });
     assert_eq!(host.api.stats("g").await, expected);
     gate.release(4);
-    soon("they all end", async {
-        while host.api.stats("g").await["succeeded"] != 7 {
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    host.api.until_succeeded("g", 7).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, soon};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost};
 
 /// What a call of each default plugin may use in fuel, about an instruction each, where the benchmark's job is delivered: a tenth more than
 /// it does.
@@ -54,9 +54,7 @@ async fn many_deliveries_share_their_transactions() {
     let job = json!({"url": receiver.url("/"), "payload": 1});
     host.api.post("/v1/groups/many/jobs/batch", json!({"jobs": vec![job; JOBS as usize]})).await.expect(201);
     receiver.arrived("/", JOBS as usize).await;
-    while host.api.stats("many").await["succeeded"] != JOBS {
-        tokio::task::yield_now().await;
-    }
+    host.api.until_succeeded("many", JOBS as usize).await;
     let commits = counter(&host, "store_commits").await - before;
     assert!(commits * JOBS_PER_COMMIT <= JOBS, "{commits} transactions for {JOBS} jobs");
 }
@@ -72,12 +70,7 @@ async fn jobs_of_a_moment_share_their_claim_and_leave_places_free() {
     let jobs: Vec<Value> = TIMES.iter().map(job).collect();
     host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
     clock.set(start.plus(Duration::from_millis(995)));
-    soon("the jobs are claimed", async {
-        while host.api.stats("g").await["running"] == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    host.api.until_stats("g", "the jobs are claimed", |stats| stats["running"] != 0).await;
     assert_eq!(host.api.stats("g").await["running"], 5, "what is due in the next tenth of a second");
     assert_eq!((counter(&host, "claims").await, receiver.count("/timed")), (1, 0));
 

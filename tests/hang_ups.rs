@@ -15,8 +15,8 @@ use carillon_core::clock::Clock as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::scenes::{Play, all, routes, scene};
-use crate::support::{ADMIN_TOKEN, Answer, Api, ManualClock, Receiver, Setup, soon};
+use crate::support::scenes::{Play, all, routes, scene};
+use crate::support::{ADMIN_TOKEN, Answer, Api, ManualClock, Receiver, Reply, Setup, eventually};
 
 /// More pauses than any handler has.
 const MOST_PAUSES: usize = 200;
@@ -86,16 +86,9 @@ async fn let_in(api: &Api, tokens: &BTreeSet<String>) -> BTreeSet<String> {
 /// Every job of a group that was stored, due and never held back is delivered without another look at the clock.
 async fn until_delivered(api: &Api, group: &str) {
     let path = format!("/v1/groups/{group}/stats");
-    soon(&format!("the jobs of {group} are delivered"), async {
-        loop {
-            let stats = api.get(&path).await;
-            if stats.status == 404 || (stats.json()["available"] == 0 && stats.json()["running"] == 0) {
-                return;
-            }
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let are_delivered =
+        |stats: &Reply| stats.status == 404 || (stats.json()["available"] == 0 && stats.json()["running"] == 0);
+    eventually(&format!("the jobs of {group} are delivered"), async || api.get(&path).await, are_delivered).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,11 +160,6 @@ async fn token_is_revoked_by_a_request_whose_client_hangs_up() {
         // The request that comes after it is answered in its turn: the writer knows one order.
         let second = host.api.send(host.api.request(Method::DELETE, &format!("/v1/tokens/{id}"))).await;
         assert!([204, 404].contains(&second.status));
-        let gone = soon("it is let in no more", async {
-            while host.api.with_token(token).get("/v1/groups").await.status != 401 {
-                tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-            }
-        });
-        gone.await;
+        host.api.with_token(token).until_status("/v1/groups", 401).await;
     }
 }

@@ -9,9 +9,8 @@ use carillon_api::door::Door;
 use carillon_core::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use crate::postgres::{DATABASE, cluster};
-use crate::scenes::{Play, Step, all, routes, scene};
-use crate::support::{ADMIN_TOKEN, Api, Setup};
+use crate::support::scenes::{Play, Step, all, routes, scene};
+use crate::support::{ADMIN_TOKEN, Api, DATABASE, Setup, cluster};
 
 /// Stands for a hostile value in a document, until it is written as text: not all of them are JSON that can be parsed.
 const PLACE: &str = "@@hostile@@";

@@ -3,8 +3,7 @@
 use carillon_policy::golden::{Golden, embed};
 use serde_json::{Value, json};
 
-use crate::custom_plugin::component;
-use crate::support::{ADMIN_TOKEN, Finished, TestHost, run};
+use crate::support::{ADMIN_TOKEN, Finished, TestHost, judge, run};
 
 /// What is printed as JSON, whether the component would be taken or not.
 fn shown(finished: &Finished) -> Value {
@@ -28,7 +27,7 @@ fn golden(outcome: &str) -> Golden {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_component_that_is_taken_is_shown_in_full() {
-    let (dir, bytes) = (tempfile::tempdir().unwrap(), component().await);
+    let (dir, bytes) = (tempfile::tempdir().unwrap(), judge().await);
     let file = dir.path().join("judge.wasm");
     let finished = inspect(&file, &bytes).await;
     let seen = finished.json();
@@ -62,7 +61,7 @@ async fn a_component_that_is_taken_is_shown_in_full() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_component_that_is_refused_there_is_the_reason_and_what_can_be_known() {
-    let (dir, bytes) = (tempfile::tempdir().unwrap(), component().await);
+    let (dir, bytes) = (tempfile::tempdir().unwrap(), judge().await);
     let file = dir.path().join("odd.wasm");
     let network = wat::parse_str(r#"(component (import "wasi:http/types@0.2.0" (instance)))"#).unwrap();
     let module = wat::parse_str("(module (memory 2))").unwrap();

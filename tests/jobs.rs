@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, id_of, soon};
+use crate::support::{Answer, Gate, ManualClock, Receiver, Setup, TestHost, id_of};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
@@ -172,12 +172,7 @@ async fn finished_jobs_are_kept_as_long_as_is_said_and_then_go_with_their_attemp
     host.api.job(&short).await;
 
     clock.advance(Duration::from_secs(120));
-    soon("the old job goes", async {
-        while host.api.get(&format!("/v1/jobs/{short}")).await.status != 404 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    host.api.until_status(&format!("/v1/jobs/{short}"), 404).await;
     host.api.get(&format!("/v1/jobs/{short}/attempts")).await.problem(404);
     assert_eq!(host.api.attempts(&long).await.len(), 1, "what is dead is kept for longer");
 }

@@ -1,17 +1,13 @@
 //! The examples in other languages, and those that speak for others: built with the tools that their READMEs name, uploaded, and judged by
 //! what they do to jobs. What they sign and encode is read by the real libraries.
 
-use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::custom_plugin::upload;
-use crate::python::{ask, interpreter};
-use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, ms, repository, shared_dir};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, ask_python, built, ms, repository, upload};
 
 /// Reads {"headers", "body", "secrets"} and prints which of the secrets Stripe's own library takes.
 const STRIPE: &str = r#"
@@ -41,30 +37,6 @@ print(json.dumps({"id": event.get_id(), "type": event.get_type(), "source": even
 /// A host on which the compilation of a large component may take as long as a busy machine needs.
 async fn patient() -> TestHost {
     Setup::new().set("server.request_timeout", "5m").start().await
-}
-
-/// What `carillon plugin build` makes of a directory, with the tools that `script/bootstrap test` installs.
-pub async fn built(directory: &Path) -> Bytes {
-    let name = directory.file_name().unwrap().to_str().unwrap();
-    let file = shared_dir().join(format!("{name}-{}.wasm", std::process::id()));
-    let tools = interpreter().parent().unwrap().display().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_carillon"))
-        .args(["plugin", "build"])
-        .arg(directory)
-        .arg("--target-dir")
-        .arg(shared_dir().join("guests"))
-        .arg("-o")
-        .arg(&file)
-        .env("PATH", format!("{tools}:{}", std::env::var("PATH").unwrap()))
-        .env("CARILLON_POLICY__COMPILE_TIMEOUT", "5m")
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\nwhat is missing comes with `script/bootstrap test`");
-    let component = std::fs::read(&file).unwrap().into();
-    std::fs::remove_file(file).unwrap();
-    component
 }
 
 async fn example(name: &str) -> Bytes {
@@ -134,7 +106,7 @@ async fn delivered(host: &TestHost, policy: Value, metadata: Value, program: &st
     let headers: Value = arrival.headers.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     let mut asked = json!({"headers": headers, "body": arrival.text()});
     asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    (made, ask(program, &asked).await)
+    (made, ask_python(program, &asked).await)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use carillon_core::clock::{Clock as _, UnixMs};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};
+use crate::support::{Answer, Gate, ManualClock, Receiver, Setup, TestHost, eventually, eventually_while, ms, soon};
 
 /// A backlog that is far above any concurrency.
 const BACKLOG: usize = 2_000;
@@ -15,17 +15,8 @@ async fn post_many(host: &TestHost, group: &str, job: &Value, count: usize) {
     host.api.post(&format!("/v1/groups/{group}/jobs/batch"), batch).await.expect(201);
 }
 
-async fn until_succeeded(host: &TestHost, group: &str, count: usize) {
-    soon(&format!("{count} jobs succeed"), async {
-        while host.api.stats(group).await["succeeded"] != count {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_attempts_run_at_once_than_the_group_allows() {
+async fn concurrency_bounds_the_attempts_that_run_at_once() {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;
     let receiver = Receiver::with_clock(clock).await;
@@ -41,15 +32,16 @@ async fn no_more_attempts_run_at_once_than_the_group_allows() {
         gate.release(1);
     }
     gate.release(2);
-    until_succeeded(&host, "g", 10).await;
+    host.api.until_succeeded("g", 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_jobs_are_running_than_the_group_allows_while_others_are_settled() {
+async fn concurrency_bounds_the_running_jobs_while_others_are_settled() {
     const JOBS: usize = 400;
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     host.api.put_group("g", json!({"limits": {"concurrency": 3}})).await;
     post_many(&host, "g", &json!({"url": receiver.url("/x")}), JOBS).await;
+    // Without a pause: a moment in which too many run would be missed.
     soon("all are delivered", async {
         loop {
             let stats = host.api.stats("g").await;
@@ -63,7 +55,7 @@ async fn no_more_jobs_are_running_than_the_group_allows_while_others_are_settled
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_attempts_go_to_one_receiver_at_once_than_the_group_allows() {
+async fn host_concurrency_bounds_the_attempts_to_one_receiver() {
     let clock = ManualClock::new();
     let start = clock.now();
     let host = Setup::with_clock(&clock).start().await;
@@ -87,16 +79,7 @@ async fn no_more_attempts_go_to_one_receiver_at_once_than_the_group_allows() {
         let jobs = host.api.get("/v1/groups/g/jobs").await.items();
         jobs.into_iter().filter(|job| job["last_error"] == "receiver.full").collect::<Vec<_>>()
     };
-    let waiting = soon("the others wait", async {
-        loop {
-            let waiting = put_off().await;
-            if waiting.len() == 4 {
-                return waiting;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let waiting = eventually("the others wait", put_off, |waiting| waiting.len() == 4).await;
     for job in &waiting {
         assert_eq!(job["attempt_count"], 0, "{job}");
         assert!(ms(&job["run_at"]) > clock.now(), "it does not come back at once: {job}");
@@ -105,22 +88,21 @@ async fn no_more_attempts_go_to_one_receiver_at_once_than_the_group_allows() {
     }
     host.api.put_group("h", json!({"limits": {"host_concurrency": 2}})).await;
     post_many(&host, "h", &json!({"url": receiver.url("/h")}), 1).await;
-    until_succeeded(&host, "h", 1).await;
+    host.api.until_succeeded("h", 1).await;
 
     for released in 1..=4 {
         gate.release(1);
-        until_succeeded(&host, "g", released + 1).await;
-        soon("a place that is free is taken", async {
-            while receiver.count("/held") < released + 2 {
-                clock.advance(Duration::from_millis(200));
-                host.looked(&other).await;
-            }
-        })
-        .await;
+        host.api.until_succeeded("g", released + 1).await;
+        let later = async || {
+            clock.advance(Duration::from_millis(200));
+            host.looked(&other).await;
+        };
+        let arrived = async || receiver.count("/held");
+        eventually_while("a place that is free is taken", later, arrived, |count| *count >= released + 2).await;
         assert_eq!(receiver.count("/held"), released + 2, "two at once");
     }
     gate.release(2);
-    until_succeeded(&host, "g", 7).await;
+    host.api.until_succeeded("g", 7).await;
     let jobs = host.api.get("/v1/groups/g/jobs").await.items();
     assert!(jobs.iter().all(|job| job["attempt_count"] == 1), "{jobs:?}");
     assert!(clock.now() < start.plus(Duration::from_secs(60)), "who waits comes back soon");
@@ -139,34 +121,23 @@ async fn a_backlog_for_a_receiver_that_is_full_is_not_looked_at_all_the_time() {
     let elsewhere = host.api.job_id("g", json!({"url": other.url("/x")})).await;
     // The clock stands still: what goes back takes nothing of the rate.
     host.api.until_state(&elsewhere, "succeeded").await;
-    let looks = async || {
-        let metrics = host.api.get("/metrics").await;
-        let line =
-            metrics.text().lines().find_map(|line| line.strip_prefix("carillon_attempts_total{outcome=\"unsent\"} "));
-        line.map_or(0, |count| count.parse::<usize>().unwrap())
-    };
-    soon("every job was looked at", async {
-        while looks().await < JOBS - 1 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let looks = async || host.api.metric("carillon_attempts_total{outcome=\"unsent\"}").await;
+    eventually("every job was looked at", &looks, |looks| *looks >= JOBS as u64 - 1).await;
     host.looked(&other).await;
-    assert_eq!((looks().await, receiver.count("/held")), (JOBS - 1, 1), "once, as long as nothing happens");
+    assert_eq!((looks().await, receiver.count("/held")), (JOBS as u64 - 1, 1), "once, as long as nothing happens");
     for _ in 0..120 {
         clock.advance(Duration::from_secs(5));
         host.looked(&other).await;
     }
     let looked = looks().await;
-    assert!(looked <= 5 * JOBS, "{looked} looks at {JOBS} jobs in ten minutes");
+    assert!(looked <= 5 * JOBS as u64, "{looked} looks at {JOBS} jobs in ten minutes");
     gate.release(JOBS);
-    soon("all are delivered", async {
-        while host.api.stats("g").await["succeeded"] != JOBS + 1 {
-            clock.advance(Duration::from_secs(5));
-            host.looked(&other).await;
-        }
-    })
-    .await;
+    let later = async || {
+        clock.advance(Duration::from_secs(5));
+        host.looked(&other).await;
+    };
+    let stats = async || host.api.stats("g").await;
+    eventually_while("all are delivered", later, stats, |stats| stats["succeeded"] == JOBS + 1).await;
     assert_eq!(receiver.count("/held"), JOBS, "each once");
 }
 
@@ -180,7 +151,7 @@ async fn attempts_start_at_the_rate_that_the_group_allows() {
     post_many(&host, "g", &json!({"url": receiver.url("/paced")}), 5).await;
     receiver.arrived("/paced", 2).await;
     for (count, seconds) in [(2, 30), (3, 60), (4, 90)] {
-        until_succeeded(&host, "g", count).await;
+        host.api.until_succeeded("g", count).await;
         let next = start.plus(Duration::from_secs(seconds));
         clock.set(UnixMs(next.0 - 1));
         host.looked(&receiver).await;
@@ -188,7 +159,7 @@ async fn attempts_start_at_the_rate_that_the_group_allows() {
         clock.set(UnixMs(next.0 + 1));
         receiver.arrived("/paced", count + 1).await;
     }
-    until_succeeded(&host, "g", 5).await;
+    host.api.until_succeeded("g", 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,7 +176,7 @@ async fn a_burst_starts_at_once_and_the_rate_follows() {
     host.api.put_group("g", json!({"limits": {"rate": "2/min", "burst": 5}})).await;
     post_many(&host, "g", &json!({"url": receiver.url("/burst")}), 7).await;
     receiver.arrived("/burst", 5).await;
-    until_succeeded(&host, "g", 5).await;
+    host.api.until_succeeded("g", 5).await;
     for (count, seconds) in [(5, 30), (6, 60)] {
         let next = start.plus(Duration::from_secs(seconds));
         clock.set(UnixMs(next.0 - 1));
@@ -213,7 +184,7 @@ async fn a_burst_starts_at_once_and_the_rate_follows() {
         assert_eq!(receiver.count("/burst"), count, "one every thirty seconds");
         clock.set(UnixMs(next.0 + 1));
         receiver.arrived("/burst", count + 1).await;
-        until_succeeded(&host, "g", count + 1).await;
+        host.api.until_succeeded("g", count + 1).await;
     }
 }
 
@@ -233,7 +204,7 @@ async fn the_backlog_of_a_group_does_not_keep_another_groups_job_waiting() {
     assert_eq!((&stats["running"], &stats["available"]), (&json!(32), &json!(BACKLOG - 32)), "the backlog still waits");
 
     gate.release(BACKLOG);
-    until_succeeded(&host, "slow", BACKLOG).await;
+    host.api.until_succeeded("slow", BACKLOG).await;
     assert_eq!(receiver.count("/slow"), BACKLOG, "each once");
 }
 

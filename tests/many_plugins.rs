@@ -3,8 +3,7 @@
 use axum::body::Bytes;
 use serde_json::json;
 
-use crate::custom_plugin::{component, upload};
-use crate::support::{Answer, Receiver, Setup, TestHost};
+use crate::support::{Answer, Receiver, Setup, TestHost, judge, upload};
 
 /// How many tenants, each with a plugin of its own.
 const TENANTS: usize = 12;
@@ -24,7 +23,7 @@ async fn plugins_are_unloaded_and_loaded_again() {
     let host = Setup::new().set("policy.loaded_size", "2MiB").start().await;
     let receiver = Receiver::start().await;
     receiver.on("/a", [Answer::body(200, r#"{"ok": true}"#)]);
-    let judge = component().await;
+    let judge = judge().await;
     let mut tenants = Vec::new();
     for number in 0..TENANTS {
         let tenant = host.api.tenant(&format!("tenant-{number}")).await;

@@ -12,9 +12,8 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use crate::postgres::{DATABASE, cluster};
-use crate::support::{Finished, LOOK_AGAIN, Receiver, Setup, TestHost, run, soon};
-use world::{World, shown, until_over, with_key};
+use crate::support::{DATABASE, Finished, Receiver, Setup, TestHost, cluster, eventually, run};
+use world::{World, shown, with_key};
 
 /// More jobs than rows in a page.
 const MANY: usize = 120;
@@ -118,7 +117,7 @@ async fn delivers_the_rest(host: &TestHost, token: &str, receiver: &Receiver) {
     let acme = host.api.with_token(token);
     for (api, group) in [(&host.api, "g"), (&host.api, "signed"), (&acme, "g")] {
         api.post(&format!("/v1/groups/{group}/bulk"), json!({"action": "run"})).await.ok();
-        until_over(api, group).await;
+        api.until_ended(group).await;
     }
     let keys = receiver.arrivals("/many");
     let keys: BTreeSet<&str> = keys.iter().map(|arrival| arrival.header("idempotency-key").unwrap()).collect();
@@ -139,12 +138,7 @@ async fn some_jobs(count: usize) -> Arc<tempfile::TempDir> {
     host.api.put_group("g", json!({})).await;
     let jobs: Vec<Value> = (0..count).map(|_| json!({"url": receiver.url("/a")})).collect();
     host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
-    soon("all succeed", async {
-        while host.api.stats("g").await["succeeded"] != count {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    host.api.until_succeeded("g", count).await;
     let directory = Arc::clone(&host.dir);
     host.stop().await;
     directory
@@ -157,12 +151,7 @@ async fn a_run_that_was_killed_is_gone_on_with() {
     let directory = some_jobs(MANY).await;
     let rows = |table: &str| cluster.sql(DATABASE, &format!("SELECT count(*) FROM {table}"));
     let until = async |what: &str, sql: &str, wanted: &str| {
-        soon(what, async {
-            while cluster.sql(DATABASE, sql) != wanted {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        })
-        .await;
+        eventually(what, async || cluster.sql(DATABASE, sql), |found| found == wanted).await;
     };
 
     // With its tables there, and one of them locked, a run comes exactly so far.
@@ -205,7 +194,7 @@ async fn a_run_that_was_killed_is_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_differs_is_noticed_and_what_is_in_use_is_refused() {
+async fn migration_notices_differences_and_refuses_a_database_in_use() {
     let cluster = cluster();
     let url = cluster.url(DATABASE);
     let (directory, other) = (some_jobs(3).await, some_jobs(1).await);

@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
-use carillon_core::clock::{Clock, SystemClock};
+use carillon_core::clock::{Clock as _, SystemClock};
+use carillon_engine::cluster::ClusterTimes;
 use serde_json::{Value, json};
 
-use crate::postgres::{DATABASE, cluster, until_status, until_succeeded};
-use crate::support::{Answer, Cluster, Gate, LOOK_AGAIN, Receiver, Setup, SkewedClock, TestHost, ms, soon};
+use crate::support::{
+    Answer, Cluster, DATABASE, Gate, Receiver, Reply, Setup, SkewedClock, TestHost, cluster, eventually,
+    eventually_while, ms,
+};
 
-/// A node that came takes its part after 3 s; one that is silent loses it after 6 s.
-const SETTLED: Duration = Duration::from_secs(4);
+/// A node that joins takes its share after half a second. One that a busy machine keeps silent for long still counts as living.
+const TIMES: ClusterTimes = ClusterTimes {
+    heartbeat_interval: Duration::from_millis(100),
+    view_ttl: Duration::from_millis(400),
+    join_delay: Duration::from_millis(500),
+    node_ttl: Duration::from_secs(6),
+};
 
 fn setup(cluster: &Cluster, name: &str) -> Setup {
-    Setup::new().set("store.url", &cluster.url(DATABASE)).set("server.name", name)
+    Setup::new().cluster_times(TIMES).set("store.url", &cluster.url(DATABASE)).set("server.name", name)
 }
 
 /// Three nodes that have all taken their parts.
@@ -22,7 +30,8 @@ async fn three(cluster: &Cluster) -> [TestHost; 3] {
     for node in &nodes {
         until_alive(node, &["a", "b", "c"]).await;
     }
-    tokio::time::sleep(SETTLED).await;
+    // A node that has no share of a group claims none of its jobs.
+    all_looked(&nodes).await;
     nodes
 }
 
@@ -31,9 +40,9 @@ async fn all_looked(nodes: &[TestHost]) {
     let receiver = Receiver::start().await;
     for node in nodes {
         let before = attempts(node).await;
-        while attempts(node).await == before {
-            node.looked(&receiver).await;
-        }
+        let another = async || node.looked(&receiver).await;
+        eventually_while("each node makes an attempt", another, async || attempts(node).await, |now| *now > before)
+            .await;
     }
 }
 
@@ -56,20 +65,15 @@ fn text(value: &Value) -> String {
 }
 
 async fn until_alive(node: &TestHost, names: &[&str]) {
-    let seen = async {
-        while alive(node).await != names {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    soon(&format!("{names:?} are seen"), seen).await;
+    eventually(&format!("{names:?} are seen"), async || alive(node).await, |seen| seen == names).await;
 }
 
 async fn until_known(node: &TestHost, group: &str) {
-    until_status(node, &format!("/v1/groups/{group}"), 200).await;
+    node.api.until_status(&format!("/v1/groups/{group}"), 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_are_seen_as_long_as_they_live() {
+async fn node_is_listed_until_it_stops() {
     let cluster = cluster();
     let (one, two) = (setup(&cluster, "one").start().await, setup(&cluster, "two").start().await);
     until_alive(&one, &["one", "two"]).await;
@@ -110,12 +114,12 @@ async fn concurrency_holds_across_nodes() {
             gate.release(1);
         }
         gate.release(concurrency);
-        until_succeeded(&nodes[1], &group, 30).await;
+        nodes[1].api.until_succeeded(&group, 30).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quota_that_is_smaller_than_the_number_of_nodes_stops_no_group() {
+async fn quota_below_the_number_of_nodes_stops_no_group() {
     let cluster = cluster();
     let nodes = three(&cluster).await;
     let (receiver, gate) = (Receiver::start().await, Gate::closed());
@@ -130,12 +134,7 @@ async fn a_quota_that_is_smaller_than_the_number_of_nodes_stops_no_group() {
             apis[0].put_group(group, json!({"limits": {"concurrency": concurrency}})).await;
         }
         for api in &apis {
-            soon("the groups are known", async {
-                while api.get("/v1/groups/wide").await.status != 200 {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-            })
-            .await;
+            api.until_status("/v1/groups/wide", 200).await;
             for group in ["narrow", "wide"] {
                 for _ in 0..5 {
                     api.post_job(group, json!({"url": receiver.url(&path)})).await;
@@ -155,12 +154,7 @@ async fn a_quota_that_is_smaller_than_the_number_of_nodes_stops_no_group() {
         }
         gate.release(quota - 1);
         for group in ["narrow", "wide"] {
-            soon("all jobs succeed", async {
-                while apis[1].stats(group).await["succeeded"] != 15 {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-            })
-            .await;
+            apis[1].until_succeeded(group, 15).await;
         }
     }
 }
@@ -179,7 +173,7 @@ async fn rates_hold_across_nodes() {
             ids.push(node.api.job_id("g", json!({"url": receiver.url("/")})).await);
         }
     }
-    until_succeeded(&nodes[2], "g", JOBS as u64).await;
+    nodes[2].api.until_succeeded("g", JOBS).await;
     let mut started = Vec::new();
     for id in &ids {
         let attempts = nodes[0].api.attempts(id).await;
@@ -199,7 +193,7 @@ async fn rates_hold_across_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_is_taken_by_who_has_the_part_for_it() {
+async fn jobs_are_taken_by_the_node_with_the_share_for_their_group() {
     let cluster = cluster();
     let nodes = three(&cluster).await;
     let receiver = Receiver::start().await;
@@ -222,7 +216,7 @@ async fn a_job_is_taken_by_who_has_the_part_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clocks_that_are_far_apart_make_nothing_early_or_late() {
+async fn jobs_are_on_time_on_nodes_whose_clocks_are_far_apart() {
     const APART: i64 = 5_000;
     let cluster = cluster();
     let node = async |name, skew| setup(&cluster, name).clock(SkewedClock::new(skew)).start().await;
@@ -255,12 +249,12 @@ async fn clocks_that_are_far_apart_make_nothing_early_or_late() {
             arrival.at
         );
     }
-    until_succeeded(&nodes[0], "g", ids.len() as u64).await;
+    nodes[0].api.until_succeeded("g", ids.len()).await;
     assert_eq!(arrivals.len(), ids.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_may_start_at_once_on_an_empty_database() {
+async fn nodes_start_at_once_on_an_empty_database() {
     let cluster = cluster();
     let file = "[groups.g]\nlimits = { concurrency = 3 }\n\n[tenants.acme]\n";
     let node = async |name| setup(&cluster, name).file(file).start().await;
@@ -288,14 +282,9 @@ async fn limits_of_receivers_and_quotas_of_tenants_hold_across_nodes() {
     let acme: Vec<_> = nodes.iter().map(|node| node.api.for_tenant("acme")).collect();
     let of_tenant = Receiver::start().await;
     of_tenant.on("/", (0..40).map(|_| Answer::status(200).held(&gate)));
-    let tenant_is_known = async {
-        for acme in &acme {
-            while acme.get("/v1/groups").await.status != 200 {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        }
-    };
-    soon("the tenant is known", tenant_is_known).await;
+    for acme in &acme {
+        acme.until_status("/v1/groups", 200).await;
+    }
     for group in ["x", "y"] {
         acme[0].put_group(group, json!({"limits": {"concurrency": 4}})).await;
     }
@@ -318,13 +307,13 @@ async fn limits_of_receivers_and_quotas_of_tenants_hold_across_nodes() {
     all_looked(&nodes).await;
     assert_eq!((one.count("/"), two.count("/"), of_tenant.count("/")), (2, 2, 5));
     gate.release(60);
-    until_succeeded(&nodes[0], "hosts", 18).await;
+    nodes[0].api.until_succeeded("hosts", 18).await;
     one.arrived("/", 9).await;
     of_tenant.arrived("/", 16).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_many_jobs_is_made_once() {
+async fn bulk_change_is_made_once_by_all_nodes() {
     const JOBS: usize = 4_000;
     let cluster = cluster();
     let nodes = three(&cluster).await;
@@ -336,16 +325,8 @@ async fn a_change_of_many_jobs_is_made_once() {
     let begun = nodes[0].api.post("/v1/groups/g/bulk", json!({"action": "cancel"})).await.expect(202);
     let path = format!("/v1/bulk/{}", text(&begun["id"]));
     for node in &nodes {
-        let finished = async {
-            loop {
-                let reply = node.api.get(&path).await;
-                if reply.status == 200 && reply.json()["finished"] == true {
-                    return reply.json();
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        let shown = soon("the change is over", finished).await;
+        let has_finished = |reply: &Reply| reply.status == 200 && reply.json()["finished"] == true;
+        let shown = eventually("the change is over", async || node.api.get(&path).await, has_finished).await.json();
         assert_eq!((&shown["done"], &shown["skipped"]), (&json!(JOBS), &json!(0)), "{shown}");
     }
 }

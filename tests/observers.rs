@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
-use carillon_guest_build::{BuildRequest, build};
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    ADMIN_TOKEN, Answer, Api, LOOK_AGAIN, ManualClock, Program, Receiver, Setup, TestHost, repository, shared_dir, soon,
+    ADMIN_TOKEN, Answer, Api, ManualClock, Program, Receiver, Setup, TestHost, eventually_while, upload_built,
 };
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
@@ -16,38 +13,20 @@ const NOWHERE: &str = "http://127.0.0.1:1/";
 /// How long events are gathered.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// Builds a plugin from its directory and uploads it.
-pub async fn upload(api: &Api, directory: &str, name: &str) {
-    let request = BuildRequest {
-        manifest_dir: repository().join(directory),
-        target_dir: shared_dir().join("guests"),
-        toolchain: None,
-    };
-    let built = tokio::task::spawn_blocking(move || build(&request)).await.unwrap();
-    let component: Bytes = built.unwrap_or_else(|error| panic!("{name} does not build: {error}")).into();
-    let path = format!("/v1/plugins/{name}/versions/0.1.0");
-    api.send(api.request(Method::PUT, &path).body(component)).await.ok();
-}
-
 fn moody(mood: &str) -> Value {
     json!({"observe": {"plugin": "moody", "config": {"mood": mood}}})
 }
 
 /// What a group's observer has done, when that is as `wanted`; time goes on meanwhile.
 async fn until_observed(api: &Api, clock: Option<&ManualClock>, group: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    soon("the observer has done it", async {
-        loop {
-            let observer = api.get(&format!("/v1/groups/{group}")).await.expect(200)["observer"].clone();
-            if wanted(&observer) {
-                return observer;
-            }
-            if let Some(clock) = clock {
-                clock.advance(LINGER);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+    let path = format!("/v1/groups/{group}");
+    let later = async || {
+        if let Some(clock) = clock {
+            clock.advance(LINGER);
         }
-    })
-    .await
+    };
+    let look = async || api.get(&path).await.expect(200)["observer"].clone();
+    eventually_while("the observer has done it", later, look, wanted).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +35,7 @@ async fn an_observer_is_shown_each_event_of_its_group_once() {
     let host = Setup::with_clock(&clock).start().await;
     let receiver = Receiver::with_clock(clock.clone()).await;
     receiver.on("/500", [Answer::status(500)]);
-    upload(&host.api, "examples/observe-log", "observe-log").await;
+    upload_built(&host.api, "examples/observe-log", "observe-log").await;
     let kinds = json!(["push", "pop", "error"]);
     let group =
         host.api.put_group("g", json!({"observe": {"plugin": "observe-log", "config": {"kinds": kinds}}})).await;
@@ -98,7 +77,7 @@ async fn an_observer_that_hangs_delays_no_delivery_and_what_does_not_fit_is_coun
     let setup = setup.set("policy.threads", "1").set("policy.observer_queue", "8").set("policy.fault_threshold", "1");
     let host = setup.start().await;
     let receiver = Receiver::start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", moody("spin")).await;
     host.api.put_group("quiet", json!({})).await;
     let deliver = async |group: &str| {
@@ -106,11 +85,9 @@ async fn an_observer_that_hangs_delays_no_delivery_and_what_does_not_fit_is_coun
         host.api.until_state(&id, "succeeded").await;
     };
     // A quarter of the queue, two events, is this group's: when more are dropped, its call has begun, and does not end.
-    let mut dropped = json!(0);
-    while dropped == 0 {
-        deliver("g").await;
-        dropped = host.api.get("/v1/groups/g").await.expect(200)["observer"]["dropped"].clone();
-    }
+    let another = async || deliver("g").await;
+    let look = async || host.api.get("/v1/groups/g").await.expect(200)["observer"]["dropped"].clone();
+    let dropped = eventually_while("events are dropped", another, look, |dropped| *dropped != 0).await;
     for _ in 0..10 {
         deliver("g").await;
         deliver("quiet").await;
@@ -129,7 +106,7 @@ async fn an_observer_that_traps_is_quarantined_and_its_jobs_go_on() {
     let setup = Setup::with_clock(&clock).set("policy.fault_window", "1h").set("policy.quarantine", "1h");
     let host = setup.start().await;
     let receiver = Receiver::with_clock(clock.clone()).await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", moody("trap")).await;
     host.api.put_group("h", moody("talk")).await;
     for failed in 1..=3 {
@@ -152,7 +129,7 @@ async fn an_observer_that_traps_is_quarantined_and_its_jobs_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn judges_see_metadata_by_its_flat_names() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", json!({"judge": {"plugin": "moody"}})).await;
     let metadata = json!({"k": "v", "billing": {"invoice": "17"}});
     let id = host.api.job_id("g", json!({"url": receiver.url("/a"), "metadata": metadata})).await;
@@ -164,7 +141,7 @@ async fn judges_see_metadata_by_its_flat_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_is_bound_inherited_and_checked_like_other_policies() {
     let host = TestHost::start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     for (policy, pointer) in [
         (json!({"observe": {"plugin": "none"}}), "/observe/plugin"),
         (json!({"observe": {"plugin": "backoff"}}), "/observe/plugin"),
@@ -193,22 +170,17 @@ async fn an_observer_is_bound_inherited_and_checked_like_other_policies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_observer_says_is_in_the_servers_log() {
+async fn log_lines_of_an_observer_are_in_the_servers_log() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}/x.db", dir.path().display());
     let program = Program::serve(&["--store", &store], &[("CARILLON_AUTH__ADMIN_TOKEN", ADMIN_TOKEN)]).await;
     let api = Api::new(&program.base, Some(ADMIN_TOKEN));
-    upload(&api, "tests/guests/moody", "moody").await;
+    upload_built(&api, "tests/guests/moody", "moody").await;
     api.put_group("g", moody("talk")).await;
     api.job_id("g", json!({"url": NOWHERE, "run_at": "+9h"})).await;
     until_observed(&api, None, "g", |observer| observer["shown"] == 1).await;
-    soon("it is in the log", async {
-        while !program.log().contains("info: 1 events") {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
-    let line = program.log().lines().find(|line| line.contains("info: 1 events")).unwrap().to_owned();
+    let log = program.until_logged("info: 1 events").await;
+    let line = log.lines().find(|line| line.contains("info: 1 events")).unwrap().to_owned();
     for part in [r#""tenant":"default""#, r#""group":"g""#, r#""plugin":"moody@0.1.0""#] {
         assert!(line.contains(part), "{line}");
     }

@@ -13,8 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use crate::custom_plugin::component;
-use crate::support::{Finished, Registry, run};
+use crate::support::{Finished, Registry, judge, run};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
@@ -41,7 +40,7 @@ async fn asked(url: &str) -> (HeaderMap, Bytes) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_component_goes_to_a_registry_and_comes_back() {
-    let (registry, dir, bytes) = (Registry::start(None).await, tempfile::tempdir().unwrap(), component().await);
+    let (registry, dir, bytes) = (Registry::start(None).await, tempfile::tempdir().unwrap(), judge().await);
     let (from, to) = (dir.path().join("from.wasm"), dir.path().join("to.wasm"));
     std::fs::write(&from, &bytes).unwrap();
     let repository = format!("oci://{}/acme/judge-json-ok", registry.address);
@@ -94,7 +93,7 @@ async fn a_component_goes_to_a_registry_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_component_is_neither_pushed_nor_pulled() {
+async fn artifact_that_is_no_component_is_neither_pushed_nor_pulled() {
     let (registry, dir) = (Registry::start(None).await, tempfile::tempdir().unwrap());
     let file = dir.path().join("x.wasm");
     std::fs::write(&file, "hello").unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, Api, Finished, LOOK_AGAIN, MASTER_KEY, Program, Receiver, Setup, run, soon};
+use crate::support::{ADMIN_TOKEN, Api, Finished, MASTER_KEY, Program, Receiver, Setup, run};
 
 /// Another key than the one of the tests.
 const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
@@ -151,16 +151,7 @@ async fn first_operator_token_is_in_a_private_file_and_in_no_log() {
     api.get("/v1/tenants").await.expect(200);
     program.terminate().await;
     assert_eq!(program.ended().await, Some(0));
-    let log = soon("the last line is read", async {
-        loop {
-            let log = program.log();
-            if log.contains("\"stopped\"") {
-                return log;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let log = program.until_logged("\"stopped\"").await;
     assert!(!log.contains(&token), "{log}");
     let ready: Value = log
         .lines()

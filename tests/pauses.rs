@@ -5,7 +5,7 @@ use std::time::Duration;
 use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, kinds, ms, soon};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, eventually_while, kinds, ms};
 
 /// A policy under which a refused attempt comes back when its receiver allows it, or after `base` where that does not count.
 fn policy(base: &str, honour: bool) -> Value {
@@ -26,15 +26,11 @@ async fn is_paused(host: &TestHost, id: &str) -> Value {
 
 /// Moves the clock on until all of these jobs have succeeded: one of them may wait for what comes of the other.
 async fn succeed(host: &TestHost, clock: &ManualClock, ids: &[&String]) {
-    soon("all of them succeed", async {
-        for id in ids {
-            while host.api.job(id).await["state"] != "succeeded" {
-                clock.advance(Duration::from_millis(100));
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        }
-    })
-    .await;
+    for id in ids {
+        let later = async || clock.advance(Duration::from_millis(100));
+        let look = async || host.api.job(id).await;
+        eventually_while("all of them succeed", later, look, |job| job["state"] == "succeeded").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,21 +93,19 @@ async fn url_that_is_always_refused_starves_none_of_its_jobs() {
     }
     receiver.arrived("/a", 1).await;
     // Each pause lets one of them in: after a few, every job has had its turn.
-    let tried = async |id: &String| host.api.job(id).await["attempt_count"].as_u64().unwrap() > 0;
-    soon("every job has its turn", async {
-        loop {
-            let mut all = true;
-            for id in &ids {
-                all &= tried(id).await;
-            }
-            if all {
-                return;
-            }
-            clock.advance(Duration::from_millis(500));
-            host.looked(&receiver).await;
+    let later = async || {
+        clock.advance(Duration::from_millis(500));
+        host.looked(&receiver).await;
+    };
+    let tried = async || {
+        let mut counts = Vec::new();
+        for id in &ids {
+            counts.push(host.api.job(id).await["attempt_count"].as_u64().unwrap());
         }
-    })
-    .await;
+        counts
+    };
+    eventually_while("every job has its turn", later, tried, |counts: &Vec<u64>| counts.iter().all(|count| *count > 0))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

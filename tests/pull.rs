@@ -5,51 +5,10 @@ use std::time::Duration;
 use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 
-use crate::support::{Api, ManualClock, Reply, Setup, TestHost, ms, soon};
+use crate::support::queue::{counts, host, lease, one, say};
+use crate::support::{Api, Setup, TestHost, eventually, eventually_while, ms, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-pub async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
-    let clock = ManualClock::new();
-    let host = Setup::with_clock(&clock).start().await;
-    host.api
-        .put_group(
-            "q",
-            json!({"retry": {"plugin": "backoff", "config": {"kind": "fixed", "base": "10s", "jitter": 0, "max_attempts": 3}}}),
-        )
-        .await;
-    (clock, host)
-}
-
-/// Leases jobs of `q`.
-pub async fn lease(api: &Api, ask: Value) -> Vec<Value> {
-    of_group(api, "q", ask).await
-}
-
-/// Leases jobs of a group.
-pub async fn of_group(api: &Api, group: &str, ask: Value) -> Vec<Value> {
-    api.post(&format!("/v1/groups/{group}/leases"), ask).await.expect(200)["leases"].as_array().unwrap().clone()
-}
-
-pub async fn one(api: &Api) -> Value {
-    let leases = lease(api, json!({})).await;
-    assert_eq!(leases.len(), 1, "{leases:?}");
-    leases[0].clone()
-}
-
-fn token(lease: &Value) -> &str {
-    lease["token"].as_str().unwrap()
-}
-
-pub async fn say(api: &Api, lease: &Value, verb: &str, body: Value) -> Reply {
-    api.post(&format!("/v1/leases/{}/{verb}", token(lease)), body).await
-}
-
-pub async fn counts(api: &Api) -> (u64, u64, u64) {
-    let stats = api.stats("q").await;
-    let count = |name: &str| stats[name].as_u64().unwrap();
-    (count("available"), count("in_flight"), count("delayed"))
-}
 
 fn texts(leases: &[Value]) -> Vec<&str> {
     leases.iter().map(|lease| lease["payload_text"].as_str().unwrap()).collect()
@@ -180,8 +139,15 @@ async fn a_released_job_is_available_at_once_and_unspent() {
     assert_eq!(host.api.job(&id).await["attempt_count"], 0);
 }
 
+/// The number of waiting consumers.
+const WAITING: &str = "carillon_waiting_consumers";
+
+async fn until_one_waits(api: &Api) {
+    eventually("a consumer waits", async || api.metric(WAITING).await, |waiting| *waiting == 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_that_waits_gets_what_comes() {
+async fn waiting_consumer_gets_the_next_job() {
     let (clock, host) = host().await;
     let waiting = |host: &TestHost| {
         let api = host.api.clone();
@@ -194,36 +160,24 @@ async fn a_consumer_that_waits_gets_what_comes() {
     host.api.job_id("q", json!({"payload_text": "later", "run_at": "+5s"})).await;
     assert_eq!(counts(&host.api).await, (0, 1, 1));
     let consumer = waiting(&host);
-    let moved = async {
-        while !consumer.is_finished() {
-            clock.advance(SECOND);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon("the delayed job", moved).await;
+    let later = async || clock.advance(SECOND);
+    eventually_while("the delayed job", later, async || consumer.is_finished(), |is_finished| *is_finished).await;
     assert_eq!(texts(&consumer.await.unwrap()), ["later"]);
 
     let consumer = waiting(&host);
-    let api = host.api.clone();
-    soon("the consumer to be there", async {
-        // It cannot be seen, so jobs come until it gets one.
-        while !consumer.is_finished() {
-            api.job_id("q", json!({"payload_text": "again"})).await;
-        }
-    })
-    .await;
-    assert_eq!(texts(&consumer.await.unwrap()), ["again"]);
+    until_one_waits(&host.api).await;
+    host.api.job_id("q", json!({"payload_text": "again"})).await;
+    assert_eq!(texts(&soon("the job", consumer).await.unwrap()), ["again"]);
+    eventually("no consumer waits", async || host.api.metric(WAITING).await, |waiting| *waiting == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_sends_waiting_consumers_away() {
+async fn stop_answers_waiting_consumers_with_no_jobs() {
     let host = TestHost::start().await;
     host.api.put_group("q", json!({})).await;
     let api = host.api.clone();
     let consumer = tokio::spawn(async move { lease(&api, json!({"wait": "20s"})).await });
-    // The request is under way when the next one on a connection of its own is answered; if it were not, it would be refused.
-    while host.api.get("/metrics").await.status != 200 || consumer.is_finished() {}
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until_one_waits(&host.api).await;
     soon("the stop", host.stop()).await;
     assert!(consumer.await.unwrap().is_empty());
 }
@@ -265,7 +219,7 @@ async fn a_flush_takes_the_delayed_ones_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_lease_is_refused_cleanly() {
+async fn unknown_leases_and_bad_requests_are_refused_cleanly() {
     let (clock, host) = host().await;
     let unknown = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for token in ["x", unknown, "%00", "a%2Fb"] {

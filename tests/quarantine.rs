@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::observers::upload;
-use crate::postgres::{DATABASE, cluster};
-use crate::support::{Api, LOOK_AGAIN, Receiver, Setup, TestHost, soon};
+use crate::support::{Api, DATABASE, Receiver, Setup, TestHost, cluster, eventually, eventually_while, upload_built};
 
 const VERSIONS: &str = "/v1/groups/g/policy/versions";
 const PROMOTE: &str = "/v1/groups/g/policy/promote";
@@ -44,7 +42,7 @@ async fn a_tenants_faults_are_its_own() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     let (evil, acme) = (host.api.tenant("evil").await, host.api.tenant("acme").await);
     for tenant in [&evil, &acme] {
-        upload(tenant, "tests/guests/moody", "moody").await;
+        upload_built(tenant, "tests/guests/moody", "moody").await;
         tenant.put_group("g", trapping()).await;
     }
     let mut events = evil.follow("?kind=quarantine").await;
@@ -60,9 +58,9 @@ async fn a_tenants_faults_are_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_single_jobs_say_of_a_role_is_shown_with_their_group() {
+async fn quarantined_policies_of_single_jobs_are_shown_with_their_group() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     let mut group = trapping();
     group["judge"]["config"] = json!({"mood": "talk"});
     host.api.put_group("g", group).await;
@@ -81,7 +79,7 @@ async fn what_single_jobs_say_of_a_role_is_shown_with_their_group() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_is_tried_again_and_again_stops_no_other() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     let mut group = trapping();
     group["retry"] = json!({"config": {"kind": "fixed", "base": "1ms", "jitter": 0, "max_attempts": 10}});
     host.api.put_group("g", group).await;
@@ -94,9 +92,9 @@ async fn a_job_that_is_tried_again_and_again_stops_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_tried_out_counts_for_nothing() {
+async fn faults_of_versions_under_trial_quarantine_nothing() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", json!({})).await;
     let candidate = json!({"judge": trapping()["judge"]});
     host.api.post(VERSIONS, candidate).await.expect(201);
@@ -137,7 +135,7 @@ async fn what_is_tried_out_counts_for_nothing() {
 async fn a_shadow_is_quarantined_in_shadow() {
     let host = Setup::new().set("policy.quarantine", "1h").start().await;
     let receiver = Receiver::start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", json!({})).await;
     host.api.post(VERSIONS, json!({"judge": trapping()["judge"]})).await.expect(201);
     host.api.put("/v1/groups/g/policy/shadow", json!({"version": 2})).await.expect(200);
@@ -161,7 +159,7 @@ async fn a_shadow_is_quarantined_in_shadow() {
 async fn every_move_of_the_group_lifts_it_and_so_does_a_word() {
     let host = Setup::new().set("policy.quarantine", "1h").start().await;
     let receiver = Receiver::start().await;
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     let group = |attempts: u32| {
         let mut group = trapping();
         group["rollback_on_quarantine"] = json!(false);
@@ -205,7 +203,7 @@ async fn every_move_of_the_group_lifts_it_and_so_does_a_word() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canarys_policies_are_shown_with_its_version() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
-    upload(&host.api, "tests/guests/moody", "moody").await;
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", json!({"rollback_on_quarantine": false})).await;
     host.api.post(VERSIONS, json!({"judge": trapping()["judge"], "retry": trapping()["retry"]})).await.expect(201);
     let canary = json!({"version": 2, "percent": 99, "max_faults": 1, "max_differences": 1});
@@ -220,27 +218,24 @@ async fn a_canarys_policies_are_shown_with_its_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_lifted_on_all_nodes() {
+async fn quarantine_is_lifted_on_all_nodes() {
     let (cluster, receiver) = (cluster(), Receiver::start().await);
     let setup = |name| {
         let setup = Setup::new().set("store.url", &cluster.url(DATABASE)).set("server.name", name);
         setup.set("policy.quarantine", "1h")
     };
     let nodes = [setup("one").start().await, setup("two").start().await];
-    upload(&nodes[0].api, "tests/guests/moody", "moody").await;
+    upload_built(&nodes[0].api, "tests/guests/moody", "moody").await;
     nodes[0].api.put_group("g", trapping()).await;
-    let until_all = async |wanted: usize| {
-        for node in &nodes {
-            while node.api.get("/v1/groups/g").await.status != 200 || quarantined(&node.api, "g").await.len() != wanted
-            {
-                if wanted == 1 {
-                    error_of(&nodes[0].api, "g", &receiver.url("/a")).await;
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        }
-    };
-    soon("both do without it", until_all(1)).await;
+    for node in &nodes {
+        node.api.until_status("/v1/groups/g", 200).await;
+        let another_fault = async || drop(error_of(&nodes[0].api, "g", &receiver.url("/a")).await);
+        let policies = async || quarantined(&node.api, "g").await;
+        eventually_while("each node does without it", another_fault, policies, |policies| policies.len() == 1).await;
+    }
     nodes[0].api.post(UNQUARANTINE, json!({})).await.expect(200);
-    soon("both ask again", until_all(0)).await;
+    for node in &nodes {
+        let policies = async || quarantined(&node.api, "g").await;
+        eventually("each node asks it again", policies, Vec::is_empty).await;
+    }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 
-use crate::postgres::{DATABASE, cluster, until_status};
-use crate::support::{Answer, Api, Gate, Program, Receiver, Setup, Stop, TestHost, soon};
+use crate::support::{Answer, Api, DATABASE, Gate, Program, Receiver, Setup, Stop, TestHost, cluster, eventually};
 
 /// A probe waits this long.
 const PROBE: Duration = Duration::from_secs(1);
@@ -37,7 +36,7 @@ async fn readiness_follows_the_writes_and_comes_back_by_itself() {
     assert!(host.api.get("/metrics").await.text().contains("carillon_ready 0"));
     other.execute("ROLLBACK").await.unwrap();
     // Nobody sends anything: only the probes find out.
-    until_status(&host, "/readyz", 200).await;
+    host.api.until_status("/readyz", 200).await;
     host.api.post_job("g", json!({"payload": 1})).await;
 }
 
@@ -87,31 +86,22 @@ async fn readiness_agrees_with_the_work_on_a_damaged_file() {
         let posted = host.api.post("/v1/groups/g/jobs", json!({"url": receiver.url("/")})).await;
         if posted.status >= 500 {
             // Housekeeping that met the damage fails the calls of its transaction, too: then the next one is accepted.
-            let is_unready =
-                soon(&format!("{name} is damaged: the server is not ready, or accepts the next job"), async {
-                    loop {
-                        if ready(&host.api).await.0 == 503 {
-                            return true;
-                        }
-                        if host.api.post("/v1/groups/g/jobs", json!({"url": receiver.url("/")})).await.status == 201 {
-                            return false;
-                        }
-                        tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-                    }
-                })
-                .await;
-            unready += u32::from(is_unready);
+            let what = format!("{name} is damaged: the server is not ready, or accepts the next job");
+            let look = async || match ready(&host.api).await.0 {
+                503 => (503, None),
+                status => {
+                    let next = host.api.post("/v1/groups/g/jobs", json!({"url": receiver.url("/")})).await;
+                    (status, Some(next.status))
+                }
+            };
+            let (readiness, _) = eventually(&what, look, |(ready, next)| *ready == 503 || *next == Some(201)).await;
+            unready += u32::from(readiness == 503);
         } else if posted.status == 201 {
             let path = format!("/v1/jobs/{}", crate::support::id_of(&posted.json()));
-            soon(&format!("{name} is damaged: the job is delivered, or the server not ready"), async {
-                loop {
-                    let job = host.api.get(&path).await;
-                    let is_delivered = job.status == 200 && job.json()["state"] == "succeeded";
-                    if is_delivered || ready(&host.api).await.0 == 503 {
-                        return;
-                    }
-                    tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-                }
+            let what = format!("{name} is damaged: the job is delivered, or the server not ready");
+            let look = async || (host.api.get(&path).await, ready(&host.api).await.0);
+            eventually(&what, look, |(job, ready)| {
+                *ready == 503 || (job.status == 200 && job.json()["state"] == "succeeded")
             })
             .await;
         }
@@ -144,12 +134,9 @@ async fn full_disk_refuses_loses_nothing_and_comes_back_by_itself() {
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("jobs cannot be stored"), "{text}");
     gate.release(1);
-    soon("due jobs cannot be leased, and attempts cannot be settled", async {
-        while !["claiming due jobs failed", "writing settlements failed"].iter().all(|it| program.log().contains(it)) {
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    for refusal in ["claiming due jobs failed", "writing settlements failed"] {
+        program.until_logged(refusal).await;
+    }
     assert_eq!(api.get("/healthz").await.status, 200);
     assert_eq!(api.job(&waits).await["state"], "scheduled", "it can be read all the while");
 
@@ -158,12 +145,7 @@ async fn full_disk_refuses_loses_nothing_and_comes_back_by_itself() {
         let job = api.until_state(id, "succeeded").await;
         assert_eq!(job["attempt_count"], 1, "{job}");
     }
-    soon("the server is ready again", async {
-        while ready(&api).await.0 != 200 {
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    eventually("the server is ready again", async || ready(&api).await, |(status, _)| *status == 200).await;
     api.post_job("g", json!({"url": receiver.url("/waits")})).await;
     receiver.arrived("/waits", 2).await;
     assert_eq!((receiver.count("/under-way"), receiver.count("/refused")), (1, 0));
@@ -180,7 +162,7 @@ async fn refused_database_is_answered_at_once() {
     answered.expect("nobody waits for a server that is not there").problem(503);
     assert_eq!(ready(&host.api).await.0, 503);
     cluster.resume();
-    until_status(&host, "/readyz", 200).await;
+    host.api.until_status("/readyz", 200).await;
     host.api.post_job("g", json!({"payload": 1})).await;
 }
 
@@ -210,13 +192,9 @@ async fn jobs_are_accepted_and_delivered_while_viewers_hold_all_that_they_can() 
         })
         .collect();
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-    soon("viewers wait", async {
-        let mut other = sqlx::postgres::PgConnection::connect(&url).await.unwrap();
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut other).await.unwrap() < 4 {
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let mut other = sqlx::postgres::PgConnection::connect(&url).await.unwrap();
+    let look = async || sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut other).await.unwrap();
+    eventually("viewers wait", look, |waiting| *waiting >= 4).await;
     host.api.post_job("g", json!({"url": receiver.url("/now")})).await;
     receiver.arrived("/now", 1).await;
     let leased = json!({"payload": 1});
@@ -243,12 +221,7 @@ async fn balancers_are_told_before_the_port_closes() {
     api.post_job("g", json!({"payload": 1})).await;
     assert_eq!(ready(&api).await.0, 200);
     program.terminate().await;
-    soon("readiness ends", async {
-        while ready(&api).await.0 != 503 {
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    eventually("readiness ends", async || ready(&api).await, |(status, _)| *status == 503).await;
     assert!(ready(&api).await.1.contains("stopping"));
     api.post_job("g", json!({"payload": 1})).await;
     // The second signal waits for nothing.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
-use crate::support::{Answer, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, soon};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, eventually_while};
 
 /// Makes the database refuse records of attempts for which `when` holds.
 async fn refuse(host: &TestHost, when: &str) -> SqliteConnection {
@@ -48,21 +48,14 @@ async fn a_settlement_that_is_refused_altogether_ends_with_its_lease() {
     let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
     receiver.arrived("/a", 1).await;
     // Its lease is extended as long as somebody holds it.
-    soon("the lease is given up", async {
-        let lost = "SELECT lost_leases FROM job";
-        while sqlx::query(lost).fetch_one(&mut shell).await.unwrap().get::<i64, _>("lost_leases") == 0 {
-            clock.advance(Duration::from_secs(31));
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let later = async || clock.advance(Duration::from_secs(31));
+    let lost = async || {
+        let row = sqlx::query("SELECT lost_leases FROM job").fetch_one(&mut shell).await.unwrap();
+        row.get::<i64, _>("lost_leases")
+    };
+    eventually_while("the lease is given up", later, lost, |lost| *lost > 0).await;
     sqlx::query("DROP TRIGGER refusal").execute(&mut shell).await.unwrap();
-    soon("the job is taken back, and tried again", async {
-        while host.api.job(&id).await["state"] != "succeeded" {
-            clock.advance(Duration::from_secs(31));
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let look = async || host.api.job(&id).await;
+    eventually_while("the job is taken back, and tried again", later, look, |job| job["state"] == "succeeded").await;
     assert_eq!((&host.api.job(&id).await["attempt_count"], receiver.count("/a")), (&json!(2), 2));
 }

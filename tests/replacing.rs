@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::postgres::{DATABASE, cluster};
-use crate::pull::of_group;
-use crate::schedules::{put, put_sentinel, started, tick};
-use crate::support::{Answer, Gate, LOOK_AGAIN, Receiver, Setup, TestHost, soon};
+use crate::support::queue::of_group;
+use crate::support::schedules::{put, put_sentinel, started, tick};
+use crate::support::{Answer, DATABASE, Gate, Receiver, Setup, TestHost, cluster, eventually};
 
 /// The jobs of a group, in the order of their acceptance, with their states.
 async fn states(host: &TestHost, group: &str) -> Vec<(String, String)> {
@@ -16,16 +15,10 @@ async fn states(host: &TestHost, group: &str) -> Vec<(String, String)> {
 }
 
 async fn until_states(host: &TestHost, group: &str, wanted: &[&str]) -> Vec<String> {
-    soon(&format!("the jobs of {group} are {wanted:?}"), async {
-        loop {
-            let jobs = states(host, group).await;
-            if jobs.iter().map(|(_, state)| state.as_str()).eq(wanted.iter().copied()) {
-                return jobs.into_iter().map(|(id, _)| id).collect();
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await
+    let what = format!("the jobs of {group} are {wanted:?}");
+    let as_wanted = |jobs: &Vec<(String, String)>| jobs.iter().map(|(_, state)| state).eq(wanted);
+    let jobs = eventually(&what, async || states(host, group).await, as_wanted).await;
+    jobs.into_iter().map(|(id, _)| id).collect()
 }
 
 async fn assert_cut_off(host: &TestHost, id: &str) {

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::author::ROLES;
-use crate::languages::built;
-use crate::support::{repository, run};
+use crate::support::{ROLES, built, repository, run};
 
 /// A plugin as it is made, not built yet.
 async fn scaffold(parent: &Path, role: &str, language: &str) -> PathBuf {

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::cli;
-use crate::schedules::{at, put, put_sentinel, started, tick, ticks};
-use crate::support::TestHost;
+use crate::support::schedules::{at, put, put_sentinel, started, tick, ticks};
+use crate::support::{TestHost, cli};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
 

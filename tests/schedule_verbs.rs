@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use crate::schedules::{at, put, put_sentinel, shown, started, tick, ticks};
+use crate::support::schedules::{at, put, put_sentinel, shown, started, tick, ticks};
 use crate::support::{Answer, Gate};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,7 +33,7 @@ async fn a_backfill_makes_what_was_not_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_skipped_can_be_backfilled() {
+async fn skipped_runs_can_be_backfilled() {
     let (clock, _, host, receiver) = started().await;
     let gate = Gate::closed();
     receiver.on("/a", [Answer::status(200).held(&gate), Answer::status(200)]);

@@ -3,67 +3,8 @@
 use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Arrival, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};
-
-/// A host with a group `g`, a receiver, and a clock at 2026-11-20T10:00:00Z, a Friday.
-pub async fn started() -> (std::sync::Arc<ManualClock>, Setup, TestHost, Receiver) {
-    let clock = ManualClock::new();
-    let setup = Setup::with_clock(&clock);
-    let host = setup.start().await;
-    let receiver = Receiver::with_clock(clock.clone()).await;
-    host.api.put_group("g", json!({"retry": {"config": {"kind": "fixed", "base": "1s", "jitter": 0}}})).await;
-    (clock, setup, host, receiver)
-}
-
-pub fn at(text: &str) -> UnixMs {
-    let text = format!("2026-11-20T{text}Z");
-    UnixMs(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
-}
-
-/// A schedule that calls `path`, with these other fields.
-pub async fn put(host: &TestHost, receiver: &Receiver, path: &str, cron: &str, more: Value) -> Value {
-    let mut doc = json!({"group": "g", "cron": cron, "job": {"url": receiver.url(&format!("/{path}"))}});
-    doc.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    host.api.put(&format!("/v1/schedules/{path}"), doc).await.ok()
-}
-
-pub async fn shown(host: &TestHost, name: &str) -> Value {
-    host.api.get(&format!("/v1/schedules/{name}")).await.expect(200)
-}
-
-/// Waits until no job is unfinished: what comes next overlaps with nothing.
-async fn all_over(host: &TestHost) {
-    soon("all jobs are over", async {
-        while host.api.stats("g").await["scheduled"] != 0 || host.api.stats("g").await["running"] != 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
-}
-
-/// The times of the ticks that arrived for a schedule's path.
-pub fn ticks(receiver: &Receiver, path: &str) -> Vec<String> {
-    let arrivals = receiver.arrivals(&format!("/{path}"));
-    let tick = |arrival: &Arrival| arrival.header("carillon-tick").unwrap()[11..19].to_owned();
-    arrivals.iter().map(tick).collect()
-}
-
-/// Ticks every other second, in the same look and the same transaction as all that ticks then: see [`tick`].
-pub async fn put_sentinel(host: &TestHost, receiver: &Receiver) {
-    put(host, receiver, "sentinel", "*/2 * * * * *", json!({"overlap": "allow", "catch_up": "0"})).await;
-}
-
-/// Moves the clock to an even second. Returns when all that ticks then was decided, and what is due then has arrived.
-pub async fn tick(clock: &ManualClock, host: &TestHost, receiver: &Receiver, to: &str) {
-    clock.set(at(to));
-    soon(&format!("what ticks at {to} is decided"), async {
-        while shown(host, "sentinel").await["last_run"] != at(to).to_string() {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
-    host.looked(receiver).await;
-}
+use crate::support::schedules::{at, put, put_sentinel, shown, started, tick, ticks};
+use crate::support::{Answer, Gate, ms};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schedule_runs_at_its_times_and_says_which() {
@@ -135,7 +76,7 @@ async fn a_restart_doubles_nothing_and_catches_up_the_newest() {
     receiver.arrived("/hour", 2).await;
     receiver.arrived("/minute", 2).await;
     receiver.arrived("/all", 4).await;
-    all_over(&host).await;
+    host.api.until_ended("g").await;
     clock.set(at("11:10:00"));
     for (path, count) in [("hour", 3), ("all", 5), ("minute", 3), ("none", 2)] {
         receiver.arrived(&format!("/{path}"), count).await;
@@ -151,7 +92,7 @@ async fn a_restart_doubles_nothing_and_catches_up_the_newest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_to_a_run_that_overlaps_is_the_schedules_policy() {
+async fn overlapping_run_follows_the_schedules_policy() {
     let (clock, _, host, receiver) = started().await;
     let gate = Gate::closed();
     for path in ["skip", "queue", "cancel", "allow"] {
@@ -229,7 +170,7 @@ async fn a_change_of_the_expression_leaves_no_past_and_another_change_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_runs_between_start_and_end_and_so_many_times() {
+async fn schedule_runs_between_start_and_end_and_at_most_max_runs_times() {
     let (clock, _, host, receiver) = started().await;
     put_sentinel(&host, &receiver).await;
     let some = put(

@@ -10,8 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use sha2::Sha512;
 
-use crate::custom_plugin::upload;
-use crate::support::{ADMIN_TOKEN, Answer, Api, LOOK_AGAIN, Program, Receiver, Reply, repository, shared_dir, soon};
+use crate::support::{ADMIN_TOKEN, Answer, Api, Program, Receiver, Reply, eventually, repository, shared_dir, upload};
 
 const SECRET: &str = "correct horse/battery+staple?";
 
@@ -116,16 +115,8 @@ async fn shadowed(api: &Api, receiver: &Receiver) -> Vec<Reply> {
     api.put(shadow, json!({"version": 2})).await.expect(200);
     let id = api.job_id("g", json!({"url": receiver.url("/shadowed"), "payload": {"a": 1}})).await;
     api.until_state(&id, "succeeded").await;
-    let seen = soon("the shadow is shown it", async {
-        loop {
-            let seen = api.get(shadow).await;
-            if seen.json()["attempts"] != 0 {
-                return seen;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let is_shown = |seen: &Reply| seen.json()["attempts"] != 0;
+    let seen = eventually("the shadow is shown it", async || api.get(shadow).await, is_shown).await;
     vec![made, seen, api.delete(shadow).await]
 }
 

@@ -5,23 +5,14 @@ use std::time::Duration;
 use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};
+use crate::support::{Answer, Api, ManualClock, Receiver, Setup, TestHost, ms};
 
 const VERSIONS: &str = "/v1/groups/g/policy/versions";
 const SHADOW: &str = "/v1/groups/g/policy/shadow";
 
 /// The shadow, when it has been shown so many attempts.
 async fn shown(api: &Api, attempts: u64) -> Value {
-    soon(&format!("{attempts} attempts are shown"), async {
-        loop {
-            let shadow = api.get(SHADOW).await.expect(200);
-            if shadow["attempts"].as_u64().unwrap() >= attempts {
-                return shadow;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await
+    api.until_shown(SHADOW, |shadow| shadow["attempts"].as_u64().unwrap() >= attempts).await
 }
 
 async fn propose(api: &Api, policy: Value) -> i64 {

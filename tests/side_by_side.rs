@@ -4,8 +4,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::postgres::{DATABASE, cluster};
-use crate::support::{Api, LOOK_AGAIN, Setup, TestHost, soon};
+use crate::support::{Api, DATABASE, Setup, TestHost, cluster};
 
 /// Replicas that start at the same moment, on each node.
 const REPLICAS: usize = 24;
@@ -23,12 +22,7 @@ fn declared() -> Vec<(&'static str, Value)> {
 async fn everybody_declares(nodes: &[Api]) {
     nodes[0].put_group("g", json!({})).await;
     for node in nodes {
-        soon("each node knows the group", async {
-            while node.get("/v1/groups/g").await.status != 200 {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        })
-        .await;
+        node.until_status("/v1/groups/g", 200).await;
     }
     for round in 0..3 {
         for (path, body) in declared() {

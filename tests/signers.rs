@@ -3,8 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::custom_plugin::{PATH, component, upload};
-use crate::support::{ADMIN_TOKEN, Setup, TestHost, run};
+use crate::support::{ADMIN_TOKEN, JUDGE_PATH, Setup, TestHost, judge, run, upload};
 
 /// A key that OpenSSL has made.
 const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
@@ -18,7 +17,7 @@ const TENANT: &str = "/v1/tenants/default";
 async fn a_tenant_with_signers_takes_what_they_signed_and_nothing_else() {
     let (host, directory) = (TestHost::start().await, tempfile::tempdir().unwrap());
     let file = |name: &str| directory.path().join(name).display().to_string();
-    let bytes = component().await;
+    let bytes = judge().await;
     std::fs::write(file("judge.wasm"), &bytes).unwrap();
     for name in ["ci", "stranger"] {
         let public = run(&["plugin", "keygen", &file(name)], &[], "").await;
@@ -40,25 +39,25 @@ async fn a_tenant_with_signers_takes_what_they_signed_and_nothing_else() {
     assert!(shown.contains(&json!({"name": "openssl", "public_key": PUBLIC})), "{shown:?}");
     assert_eq!(shown.len(), 2);
 
-    let problem = upload(&host.api, PATH, bytes.clone()).await.problem(403);
+    let problem = upload(&host.api, JUDGE_PATH, bytes.clone()).await.problem(403);
     assert!(problem["detail"].as_str().unwrap().contains("Carillon-Signature"), "{problem}");
     assert!(push(&["--signing-key", &file("stranger")]).await.error(1).contains("not by one of the tenant's signers"));
     assert!(push(&["--signing-key", &file("ci.pub")]).await.error(1).contains("openssl genpkey"));
-    let forged = host.api.request(Method::PUT, PATH).header("carillon-signature", "AAAA").body(bytes.clone());
+    let forged = host.api.request(Method::PUT, JUDGE_PATH).header("carillon-signature", "AAAA").body(bytes.clone());
     host.api.send(forged).await.problem(403);
-    host.api.get(PATH).await.problem(404);
+    host.api.get(JUDGE_PATH).await.problem(404);
 
     let pushed = push(&["--signing-key", &file("ci"), "--json"]).await.json();
     assert_eq!(pushed["signed_by"], "ci");
-    assert_eq!(host.api.get(PATH).await.expect(200)["signed_by"], "ci");
-    upload(&host.api, PATH, bytes.clone()).await.expect(200);
+    assert_eq!(host.api.get(JUDGE_PATH).await.expect(200)["signed_by"], "ci");
+    upload(&host.api, JUDGE_PATH, bytes.clone()).await.expect(200);
 
     // Another tenant is another matter, and without signers anything goes again.
     let other = host.api.tenant("other").await;
-    assert_eq!(upload(&other, PATH, bytes.clone()).await.expect(201)["signed_by"], Value::Null);
+    assert_eq!(upload(&other, JUDGE_PATH, bytes.clone()).await.expect(201)["signed_by"], Value::Null);
     host.api.put(TENANT, json!({})).await.expect(200);
-    host.api.delete(PATH).await.expect(204);
-    upload(&host.api, PATH, bytes).await.expect(201);
+    host.api.delete(JUDGE_PATH).await.expect(204);
+    upload(&host.api, JUDGE_PATH, bytes).await.expect(201);
     let odd = json!({"plugin_signers": [{"name": "a", "public_key": "ssh-ed25519 AAAA"}]});
     host.api.put(TENANT, odd).await.problem_at(422, "/plugin_signers/0/public_key");
 }
@@ -70,7 +69,7 @@ async fn the_configuration_can_name_them() {
         .start()
         .await;
     let acme = host.api.for_tenant("acme");
-    upload(&acme, PATH, component().await).await.problem(403);
+    upload(&acme, JUDGE_PATH, judge().await).await.problem(403);
     let token = acme.post("/v1/tokens", json!({"role": "admin"})).await.expect(201);
     let admin = acme.with_token(token["token"].as_str().unwrap());
     admin.put("/v1/tenants/acme", json!({})).await.problem(403);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::schedules::{at, put, put_sentinel, shown, started, tick, ticks};
-use crate::support::{Answer, Gate, LOOK_AGAIN, TestHost, ms, soon};
+use crate::support::schedules::{at, put, put_sentinel, shown, started, tick, ticks};
+use crate::support::{Answer, Gate, TestHost, eventually, ms};
 
 /// The runs of a schedule that made no job, newest first: the first, the last, how many and why.
 async fn skipped(host: &TestHost, name: &str) -> Vec<(String, String, u64, String)> {
@@ -20,12 +20,8 @@ async fn skipped(host: &TestHost, name: &str) -> Vec<(String, String, u64, Strin
 }
 
 async fn until_skipped(host: &TestHost, name: &str, count: u64) {
-    soon(&format!("{count} runs of {name} are skipped"), async {
-        while shown(host, name).await["skipped"] != count {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let what = format!("{count} runs of {name} are skipped");
+    eventually(&what, async || shown(host, name).await["skipped"].clone(), |skipped| *skipped == count).await;
 }
 
 fn entry(first: &str, last: &str, count: u64, reason: &str) -> (String, String, u64, String) {
@@ -86,7 +82,7 @@ async fn a_day_of_downtime_loses_no_daily_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_catch_up_all_every_missed_run_is_made_whatever_the_overlap() {
+async fn catch_up_all_makes_every_missed_run_whatever_the_overlap() {
     let (clock, setup, host, receiver) = started().await;
     let paths = ["skip", "queue", "cancel", "allow"];
     for path in paths {

@@ -9,9 +9,8 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
-use crate::postgres::{DATABASE, cluster};
 use crate::support::{
-    ADMIN_TOKEN, Answer, Api, Gate, LOOK_AGAIN, ManualClock, Program, Receiver, Setup, TestHost, soon,
+    ADMIN_TOKEN, Answer, Api, DATABASE, Gate, ManualClock, Program, Receiver, Setup, TestHost, cluster, eventually,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,15 +43,13 @@ async fn swept(clock: &ManualClock, host: &TestHost, shell: &mut SqliteConnectio
         clock.advance(2 * SECOND);
         host.api.until_state(&sentinel, "expired").await;
     }
-    soon("all leases are extended", async {
-        let now = clock.now().0;
-        let ended = format!("SELECT count(*) AS ended FROM job WHERE state = 'running' AND lease_until <= {now}");
-        while sqlx::query(AssertSqlSafe(ended.clone())).fetch_one(&mut *shell).await.unwrap().get::<i64, _>("ended") > 0
-        {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let now = clock.now().0;
+    let ended = format!("SELECT count(*) AS ended FROM job WHERE state = 'running' AND lease_until <= {now}");
+    let look = async || {
+        let row = sqlx::query(AssertSqlSafe(ended.clone())).fetch_one(&mut *shell).await.unwrap();
+        row.get::<i64, _>("ended")
+    };
+    eventually("all leases are extended", look, |ended| *ended == 0).await;
 }
 
 /// A host with its groups, and jobs at work whose answers the gates hold.
@@ -218,12 +215,8 @@ async fn a_node_that_stands_still_costs_its_jobs_one_request_more() {
 
 /// Returns when the server has found out by itself that its store does not take what it is to write.
 async fn is_not_ready(host: &TestHost) {
-    soon("the store fails", async {
-        while !host.api.get("/metrics").await.text().contains("carillon_ready 0") {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let metrics = async || host.api.get("/metrics").await.text().to_owned();
+    eventually("the store fails", metrics, |text| text.contains("carillon_ready 0")).await;
 }
 
 /// The clock stands still from the failure on: the pauses after it are not the clock's, which may be set back meanwhile.

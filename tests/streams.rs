@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 
-use crate::support::{ADMIN_TOKEN, Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, kinds, run, soon};
+use crate::support::{
+    ADMIN_TOKEN, Answer, Gate, ManualClock, Receiver, Setup, TestHost, eventually_while, kinds, run, soon,
+};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
@@ -81,12 +84,7 @@ async fn streams_are_bounded_and_take_the_place_of_no_request() {
     assert_eq!(first.next().await["kind"], "push");
 
     drop(second);
-    soon("the place is free again", async {
-        while host.api.get("/v1/events").await.status == 503 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    host.api.until_status("/v1/events", 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,17 +95,10 @@ async fn a_silent_stream_shows_that_it_is_alive() {
     let mut stream = host.api.follow("?kind=purge").await;
     let start = stream.block().await.unwrap().id.unwrap();
     host.api.post_job("g", json!({"url": NOWHERE, "run_at": "+1h"})).await;
-    let alive = soon("it says that it is alive", async {
-        loop {
-            // The stream begins to wait at some moment after it was opened.
-            clock.advance(Duration::from_secs(15));
-            tokio::select! {
-                block = stream.block() => return block.unwrap(),
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-            }
-        }
-    })
-    .await;
+    // The stream begins to wait at some moment after it was opened.
+    let later = async || clock.advance(Duration::from_secs(15));
+    let look = async || stream.block().now_or_never().map(|block| block.expect("the stream goes on"));
+    let alive = eventually_while("it says that it is alive", later, look, Option::is_some).await.unwrap();
     assert!(alive.comment.is_some() && alive.data.is_none(), "{alive:?}");
     assert!(alive.id.unwrap().parse::<u64>().unwrap() > start.parse().unwrap(), "and how far it has looked");
 }

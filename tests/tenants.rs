@@ -5,10 +5,10 @@ use std::time::Duration;
 use carillon_core::clock::{Clock as _, UnixMs};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, soon};
+use crate::support::{Answer, Api, Gate, ManualClock, Receiver, Setup, TestHost, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_belongs_to_another_tenant_is_not_found() {
+async fn things_of_another_tenant_are_not_found() {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;
     let (acme, other) = (host.api.tenant("acme").await, host.api.tenant("other").await);
@@ -90,13 +90,9 @@ async fn post_many(api: &Api, group: &str, url: &str, count: usize) {
 
 /// Waits until so many jobs of the groups `a` and `b` have succeeded.
 async fn until_succeeded(api: &Api, count: u64) {
-    soon(&format!("{count} jobs succeed"), async {
-        let succeeded = async |group| api.stats(group).await["succeeded"].as_u64().unwrap();
-        while succeeded("a").await + succeeded("b").await != count {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    let succeeded = async |group| api.stats(group).await["succeeded"].as_u64().unwrap();
+    let look = async || succeeded("a").await + succeeded("b").await;
+    eventually(&format!("{count} jobs succeed"), look, |succeeded| *succeeded == count).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,12 +189,7 @@ async fn a_group_does_not_use_up_the_quota_of_the_others() {
     let id = acme.job_id("b", json!({"url": receiver.url("/b")})).await;
     for released in 1..=50 {
         gate.release(1);
-        soon("the next one goes out", async {
-            while receiver.count("/held") <= released {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        })
-        .await;
+        receiver.arrived("/held", released + 1).await;
         if acme.job(&id).await["state"] == "succeeded" {
             gate.release(100);
             return;

@@ -2,6 +2,7 @@
 
 mod circles;
 mod crates;
+mod imports;
 mod words;
 
 use std::path::{Path, PathBuf};

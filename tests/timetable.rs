@@ -1,10 +1,9 @@
 //! A year of ticks in many time zones, compared one by one with what Python's zoneinfo says.
 
+use crate::support::ask_python;
 use carillon_core::clock::UnixMs;
 use carillon_core::timetable::Timetable;
 use serde_json::json;
-
-use crate::python::ask;
 
 /// Computes the runs of a year without any library for cron.
 const ORACLE: &str = include_str!("support/timetable.py");
@@ -77,7 +76,7 @@ async fn a_year_of_ticks_is_what_zoneinfo_says() {
     let mut compared = 0;
     for year in YEARS {
         let asked = json!({"year": year, "zones": ZONES, "expressions": EXPRESSIONS});
-        let expected: Vec<Vec<Vec<i64>>> = serde_json::from_value(ask(ORACLE, &asked).await).unwrap();
+        let expected: Vec<Vec<Vec<i64>>> = serde_json::from_value(ask_python(ORACLE, &asked).await).unwrap();
         let (begin, end) = (begin_of(year), begin_of(year + 1));
         for (zone, expected) in ZONES.iter().zip(&expected) {
             for (expression, expected) in EXPRESSIONS.iter().zip(expected) {

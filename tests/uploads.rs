@@ -7,9 +7,7 @@ use futures_util::future::{Either, join_all, select};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::custom_plugin::{PATH, component, upload};
-use crate::postgres::{DATABASE, cluster};
-use crate::support::{Answer, Receiver, Setup, TestHost};
+use crate::support::{Answer, DATABASE, JUDGE_PATH, Receiver, Setup, TestHost, cluster, judge, upload};
 use carillon_testing::guest::Guest;
 
 const MINE: &str = "/v1/plugins/mine/versions/1.0.0";
@@ -132,7 +130,7 @@ async fn reason(host: &TestHost, path: &str, component: Bytes) -> String {
 async fn all_is_well(host: &TestHost) {
     let receiver = Receiver::start().await;
     receiver.on("/a", [Answer::body(200, r#"{"ok": true}"#)]);
-    upload(&host.api, PATH, component().await).await.ok();
+    upload(&host.api, JUDGE_PATH, judge().await).await.ok();
     host.api.put_group("g", json!({"judge": {"plugin": "judge-json-ok"}})).await;
     let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
     host.api.until_state(&id, "succeeded").await;
@@ -150,7 +148,7 @@ async fn each_hostile_component_gets_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_the_compiler_too_long_or_too_much_is_given_up() {
+async fn compilation_that_takes_too_long_or_too_much_is_given_up() {
     let host = Setup::new().set("policy.compile_timeout", "1s").start().await;
     // More of them than are compiled at once; meanwhile jobs are delivered.
     let bombs = join_all((0..3).map(|_| reason(&host, MINE, slow_to_compile(200, 2_000))));
@@ -159,7 +157,7 @@ async fn what_takes_the_compiler_too_long_or_too_much_is_given_up() {
         assert!(said.contains("it takes longer than 1s"), "{said}");
     }
     let host = Setup::new().set("policy.compile_memory", "256MiB").start().await;
-    upload(&host.api, PATH, component().await).await.ok();
+    upload(&host.api, JUDGE_PATH, judge().await).await.ok();
     let said = reason(&host, MINE, slow_to_compile(1, 20_000)).await;
     assert!(said.contains("it takes more than 256 MiB of memory"), "{said}");
     delivers(&host).await;
@@ -185,7 +183,7 @@ async fn on_default_settings_a_bomb_gets_its_reason_and_nobody_else_waits_for_it
     let bombs = select(first, second);
     // Nobody has compiled this one yet: no other server was at this address.
     let section = [&[0, u8::try_from(host.base.len() + 2).unwrap(), 1, b'n'], host.base.as_bytes()].concat();
-    let innocent = upload(&acme, PATH, [&component().await[..], &section].concat());
+    let innocent = upload(&acme, JUDGE_PATH, [&judge().await[..], &section].concat());
     let innocent = std::pin::pin!(innocent);
     match select(bombs, innocent).await {
         Either::Left(_) => panic!("the innocent upload waits for the bombs"),
@@ -199,7 +197,7 @@ async fn on_default_settings_a_bomb_gets_its_reason_and_nobody_else_waits_for_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_uploads_too_much_at_once_is_told_to_come_back() {
+async fn uploads_beyond_the_queue_are_told_to_come_back() {
     let host = Setup::new().set("policy.compile_timeout", "2s").start().await;
     let bomb = slow_to_compile(1, 60_000);
     let replies = join_all((0..20).map(|_| upload(&host.api, MINE, bomb.clone()))).await;
@@ -229,32 +227,32 @@ async fn names_that_look_like_others_are_shown_as_what_they_are() {
         ("back%E2%80%8Boff", r"back\u{200b}off"),
         ("judge%E2%80%90json%E2%80%90ok", r"judge\u{2010}json\u{2010}ok"),
     ] {
-        let said = reason(&host, &format!("/v1/plugins/{name}/versions/0.1.0"), component().await).await;
+        let said = reason(&host, &format!("/v1/plugins/{name}/versions/0.1.0"), judge().await).await;
         assert!(said.contains(shown), "{said}");
     }
     for version in ["%EF%BC%91.0.0", "1.0", "v1.0.0", "1.0.0%0A"] {
         let path = format!("/v1/plugins/judge-json-ok/versions/{version}");
-        let said = reason(&host, &path, component().await).await;
+        let said = reason(&host, &path, judge().await).await;
         assert!(said.contains("is not a semantic version"), "{said}");
     }
-    let said = reason(&host, "/v1/plugins/judge-json-0k/versions/0.1.0", component().await).await;
+    let said = reason(&host, "/v1/plugins/judge-json-0k/versions/0.1.0", judge().await).await;
     assert!(said.contains("states the name `judge-json-ok@0.1.0`"), "{said}");
-    upload(&host.api, "/v1/plugins/backoff/versions/9.0.0", component().await).await.problem(409);
+    upload(&host.api, "/v1/plugins/backoff/versions/9.0.0", judge().await).await.problem(409);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compressed_body_is_not_unpacked() {
     let host = TestHost::start().await;
-    let request = host.api.request(Method::PUT, PATH).header("content-type", "application/wasm");
-    let reply = host.api.send(request.header("content-encoding", "gzip").body(component().await)).await;
+    let request = host.api.request(Method::PUT, JUDGE_PATH).header("content-type", "application/wasm");
+    let reply = host.api.send(request.header("content-encoding", "gzip").body(judge().await)).await;
     let problem = reply.problem(415);
     assert!(problem["detail"].as_str().unwrap().contains("gzip"), "{problem}");
-    host.api.get(PATH).await.problem(404);
+    host.api.get(JUDGE_PATH).await.problem(404);
 }
 
 /// How the uploads of these components as one version ended, sorted.
 async fn race(host: &TestHost, components: &[&Bytes]) -> Vec<u16> {
-    let uploads = components.iter().map(|bytes| upload(&host.api, PATH, Bytes::clone(bytes)));
+    let uploads = components.iter().map(|bytes| upload(&host.api, JUDGE_PATH, Bytes::clone(bytes)));
     let mut statuses: Vec<_> = join_all(uploads).await.iter().map(|reply| reply.status).collect();
     statuses.sort_unstable();
     statuses
@@ -268,13 +266,13 @@ fn another(component: &Bytes) -> Bytes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_uploads_of_one_version_one_is_it() {
     let host = TestHost::start().await;
-    let bytes = component().await;
+    let bytes = judge().await;
     let other = another(&bytes);
     assert_eq!(race(&host, &[&bytes, &bytes, &bytes]).await, [200, 200, 201]);
     assert_eq!(race(&host, &[&bytes, &other]).await, [200, 409]);
-    host.api.delete(PATH).await.expect(204);
+    host.api.delete(JUDGE_PATH).await.expect(204);
     assert_eq!(race(&host, &[&bytes, &other]).await, [201, 409]);
-    let kept = host.api.get(&format!("{PATH}/component")).await.body;
+    let kept = host.api.get(&format!("{JUDGE_PATH}/component")).await.body;
     assert!(kept == bytes || kept == other);
 }
 
@@ -283,11 +281,12 @@ async fn of_two_uploads_to_two_nodes_one_is_it() {
     let cluster = cluster();
     let node = async || Setup::new().set("store.url", &cluster.url(DATABASE)).start().await;
     let (one, two) = (node().await, node().await);
-    let (bytes, again) = (component().await, component().await);
-    let (here, there) = tokio::join!(upload(&one.api, PATH, bytes.clone()), upload(&two.api, PATH, again));
+    let (bytes, again) = (judge().await, judge().await);
+    let (here, there) = tokio::join!(upload(&one.api, JUDGE_PATH, bytes.clone()), upload(&two.api, JUDGE_PATH, again));
     assert_eq!(here.status + there.status, 401, "one is new, the other has been there: {here:?} {there:?}");
-    one.api.delete(PATH).await.expect(204);
-    let (here, there) = tokio::join!(upload(&one.api, PATH, bytes.clone()), upload(&two.api, PATH, another(&bytes)));
+    one.api.delete(JUDGE_PATH).await.expect(204);
+    let (here, there) =
+        tokio::join!(upload(&one.api, JUDGE_PATH, bytes.clone()), upload(&two.api, JUDGE_PATH, another(&bytes)));
     let mut statuses = [here.status, there.status];
     statuses.sort_unstable();
     assert!(statuses == [201, 409], "{here:?} {there:?}");
@@ -299,22 +298,22 @@ fn kept(cache: &tempfile::TempDir) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_kept_of_what_was_refused_or_deleted() {
+async fn refused_or_deleted_components_leave_nothing_in_the_cache() {
     let cache = tempfile::tempdir().unwrap();
     let host = Setup::new().set("policy.cache_dir", &cache.path().display().to_string()).start().await;
     let others = kept(&cache);
-    let bytes = component().await;
+    let bytes = judge().await;
     let said = reason(&host, MINE, bytes.clone()).await;
     assert!(said.contains("states the name"), "{said}");
     assert_eq!(kept(&cache), others, "it was compiled, and refused");
     let acme = host.api.tenant("acme").await;
     for tenant in [&acme, &host.api] {
-        upload(tenant, PATH, bytes.clone()).await.expect(201);
+        upload(tenant, JUDGE_PATH, bytes.clone()).await.expect(201);
         assert_eq!(kept(&cache), others + 1);
     }
-    acme.delete(PATH).await.expect(204);
+    acme.delete(JUDGE_PATH).await.expect(204);
     assert_eq!(kept(&cache), others + 1, "another tenant has it");
-    host.api.delete(PATH).await.expect(204);
+    host.api.delete(JUDGE_PATH).await.expect(204);
     assert_eq!(kept(&cache), others);
 }
 
@@ -324,7 +323,7 @@ async fn a_tenants_plugins_are_bounded_by_its_quota() {
     let acme = host.api.tenant("acme").await;
     let put = async |quota: Value| host.api.put("/v1/tenants/acme", json!({"quota": quota})).await.expect(200);
     let draft = |number: u32| format!("/v1/plugins/judge-json-ok/versions/0.1.0-dev.{number}");
-    let bytes = component().await;
+    let bytes = judge().await;
     put(json!({"plugins": 2, "plugin_bytes": bytes.len() * 3 / 2})).await;
     upload(&acme, &draft(1), bytes.clone()).await.expect(201);
     let full = upload(&acme, &draft(2), bytes.clone()).await.problem(413);
@@ -348,12 +347,12 @@ async fn a_tenants_plugins_are_bounded_by_its_quota() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_is_bound_or_deleted_and_never_both() {
     let host = TestHost::start().await;
-    let bytes = component().await;
+    let bytes = judge().await;
     for round in 0..10 {
         let group = format!("/v1/groups/g{round}");
-        upload(&host.api, PATH, bytes.clone()).await.ok();
+        upload(&host.api, JUDGE_PATH, bytes.clone()).await.ok();
         let bind = host.api.put(&group, json!({"judge": {"plugin": "judge-json-ok@0.1.0"}}));
-        let (bound, deleted) = tokio::join!(bind, host.api.delete(PATH));
+        let (bound, deleted) = tokio::join!(bind, host.api.delete(JUDGE_PATH));
         match deleted.status {
             204 => assert!(matches!(bound.status, 409 | 422), "{bound:?}"),
             409 => {

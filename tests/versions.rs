@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::custom_plugin::{PATH, component, upload};
-use crate::postgres::{DATABASE, cluster, until_status};
-use crate::support::{Answer, Api, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, soon};
+use crate::support::{
+    Answer, Api, DATABASE, Gate, JUDGE_PATH, ManualClock, Receiver, Setup, TestHost, cluster, judge, upload,
+};
 
 const VERSIONS: &str = "/v1/groups/g/policy/versions";
 const PROMOTE: &str = "/v1/groups/g/policy/promote";
@@ -105,7 +105,7 @@ async fn a_candidate_decides_nothing_until_it_is_promoted_and_a_rollback_takes_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_a_version_is_refused_by_field() {
+async fn invalid_version_is_refused_by_field() {
     let host = TestHost::start().await;
     host.api.put_group("g", json!({})).await;
     for (body, pointer) in [
@@ -242,9 +242,9 @@ async fn versions_survive_a_restart() {
 async fn a_plugin_version_is_kept_while_a_version_of_a_policy_uses_it() {
     let host = TestHost::start().await;
     let api = &host.api;
-    let bytes = component().await;
-    let plugin = upload(api, PATH, bytes.clone()).await.expect(201);
-    let downloaded = api.get(&format!("{PATH}/component")).await;
+    let bytes = judge().await;
+    let plugin = upload(api, JUDGE_PATH, bytes.clone()).await.expect(201);
+    let downloaded = api.get(&format!("{JUDGE_PATH}/component")).await;
     assert_eq!((downloaded.status, &downloaded.body), (200, &bytes));
     assert_eq!(downloaded.headers["content-type"], "application/wasm");
     api.put_group("g", json!({"judge": {"plugin": "judge-json-ok"}})).await;
@@ -252,27 +252,27 @@ async fn a_plugin_version_is_kept_while_a_version_of_a_policy_uses_it() {
     assert_eq!((&bound["plugin"], &bound["digest"]), (&json!("judge-json-ok@0.1.0"), &plugin["digest"]));
     assert_eq!(api.get("/v1/groups/g").await.expect(200)["warnings"], Value::Null);
 
-    let deprecate = |why: Value| api.raw(reqwest::Method::PATCH, PATH, json!({"deprecated": why}).to_string());
+    let deprecate = |why: Value| api.raw(reqwest::Method::PATCH, JUDGE_PATH, json!({"deprecated": why}).to_string());
     assert_eq!(deprecate(json!("use 0.2.0")).await.expect(200)["deprecated"], "use 0.2.0");
     let warned = api.put_group("g", json!({"judge": {"plugin": "judge-json-ok"}})).await;
     assert_eq!(warned["warnings"], json!(["judge: `judge-json-ok@0.1.0` is deprecated: use 0.2.0"]));
     deprecate(json!("")).await.problem_at(422, "/deprecated");
     assert_eq!(deprecate(Value::Null).await.expect(200)["deprecated"], Value::Null);
 
-    let problem = api.delete(PATH).await.problem(409);
+    let problem = api.delete(JUDGE_PATH).await.problem(409);
     assert!(problem["detail"].as_str().unwrap().contains("the group `g`"), "{problem}");
     api.put_group("g", json!({})).await;
-    let problem = api.delete(PATH).await.problem(409);
+    let problem = api.delete(JUDGE_PATH).await.problem(409);
     assert!(problem["detail"].as_str().unwrap().contains("version 1 of the policy of the group `g`"), "{problem}");
     api.delete("/v1/groups/g").await.expect(204);
     api.put("/v1/tenants/default", json!({"defaults": {"judge": {"plugin": "judge-json-ok"}}})).await.expect(200);
-    assert!(api.delete(PATH).await.problem(409)["detail"].as_str().unwrap().contains("defaults"));
+    assert!(api.delete(JUDGE_PATH).await.problem(409)["detail"].as_str().unwrap().contains("defaults"));
     api.put("/v1/tenants/default", json!({})).await.expect(200);
-    api.delete(PATH).await.expect(204);
-    api.delete(PATH).await.problem(404);
-    api.get(PATH).await.problem(404);
-    api.get(&format!("{PATH}/component")).await.problem(404);
-    upload(api, PATH, bytes).await.expect(201);
+    api.delete(JUDGE_PATH).await.expect(204);
+    api.delete(JUDGE_PATH).await.problem(404);
+    api.get(JUDGE_PATH).await.problem(404);
+    api.get(&format!("{JUDGE_PATH}/component")).await.problem(404);
+    upload(api, JUDGE_PATH, bytes).await.expect(201);
 
     let builtin = api.get("/v1/plugins/backoff").await.expect(200);
     let path = format!("/v1/plugins/backoff/versions/{}", builtin["version"].as_str().unwrap());
@@ -282,12 +282,12 @@ async fn a_plugin_version_is_kept_while_a_version_of_a_policy_uses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_node_moves_is_moved_on_all() {
+async fn version_moved_on_one_node_is_moved_on_all() {
     let cluster = cluster();
     let node = async || Setup::new().set("store.url", &cluster.url(DATABASE)).start().await;
     let (one, two) = (node().await, node().await);
     one.api.put_group("g", expecting(200)).await;
-    until_status(&two, "/v1/groups/g", 200).await;
+    two.api.until_status("/v1/groups/g", 200).await;
     let propose = |n: u16| [&one, &two].map(|node| node.api.post(VERSIONS, expecting(300 + n)));
     let made = futures_util::future::join_all((0..4).flat_map(propose)).await;
     let mut made: Vec<_> = made.iter().map(|reply| reply.expect(201)["version"].as_i64().unwrap()).collect();
@@ -295,12 +295,7 @@ async fn what_one_node_moves_is_moved_on_all() {
     assert_eq!(made, (2..=9).collect::<Vec<_>>(), "no number is given twice");
 
     one.api.post(PROMOTE, json!({"version": 5})).await.expect(200);
-    soon("the other node knows", async {
-        while two.api.get("/v1/groups/g").await.expect(200)["binding"] != 5 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
+    two.api.until_shown("/v1/groups/g", |group| group["binding"] == 5).await;
     assert_eq!(
         two.api.get(&format!("{VERSIONS}/5")).await.expect(200),
         one.api.get(&format!("{VERSIONS}/5")).await.expect(200)

@@ -8,8 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::{Value, json};
 
-use crate::python::ask;
-use crate::support::{Answer, Arrival, ManualClock, Receiver, Setup, TestHost, repository};
+use crate::support::{Answer, Arrival, ManualClock, Receiver, Setup, TestHost, ask_python, repository};
 
 const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const NEW: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -41,7 +40,7 @@ async fn read(arrival: &Arrival, secret: &str) -> Value {
     let headers = arrival.headers.iter().map(|(name, value)| (name.clone(), Value::from(text(value))));
     let headers: Value = headers.collect();
     let at_ms = arrival.at.as_u64();
-    ask(READER, &json!({"headers": headers, "body": arrival.text(), "secret": secret, "at_ms": at_ms})).await
+    ask_python(READER, &json!({"headers": headers, "body": arrival.text(), "secret": secret, "at_ms": at_ms})).await
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -2,8 +2,8 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{DATABASE, GROUP, NAMES, SHORT, World, until};
-use crate::support::{Cluster, Stop};
+use super::{DATABASE, GROUP, NAMES, SHORT, World};
+use crate::support::{Cluster, Stop, eventually, soon};
 
 /// How often everybody is disconnected.
 const HANG_UPS: usize = 5;
@@ -22,7 +22,7 @@ impl World {
     /// Waits until jobs are refused that are made from now on.
     async fn refuses(&self) {
         let before = self.load.refused();
-        until("jobs are refused", async || self.load.refused() > before).await;
+        eventually("jobs are refused", async || self.load.refused(), |now| *now > before).await;
     }
 
     async fn recovers(&self) {
@@ -102,15 +102,19 @@ async fn a_server_without_connections_is_waited_for() {
         async |query: &str| -> i64 { sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut observer).await.unwrap() };
     let mut taken = Vec::new();
     // And a place from which somebody is being refused is free a moment later.
-    while count(&of_nodes("count(*)")).await != 0 || count(FREE).await > 0 {
-        count(&of_nodes("count(pg_terminate_backend(pid))")).await;
-        while let Ok(connection) = PgConnection::connect(&url).await {
-            taken.push(connection);
+    let take_all = async {
+        while count(&of_nodes("count(*)")).await != 0 || count(FREE).await > 0 {
+            count(&of_nodes("count(pg_terminate_backend(pid))")).await;
+            while let Ok(connection) = PgConnection::connect(&url).await {
+                taken.push(connection);
+            }
         }
-    }
+    };
+    soon("all places are taken", take_all).await;
     world.refuses().await;
     for node in &world.nodes {
-        until("a node says that it is not ready", async || node.readiness().await == Some(503)).await;
+        let readiness = async || node.readiness().await;
+        eventually("a node says that it is not ready", readiness, |status| *status == Some(503)).await;
     }
 
     drop(taken);

@@ -1,15 +1,15 @@
 //! Compares the books: what producers were promised, what the nodes wrote down, what the receiver saw, and what the database saw of leases.
 //!
 //! - Every job that was accepted has ended, once. No attempt is missing: their numbers have no gaps, each that was answered has one arrival
-//!   with that answer, and each arrival has an attempt. None arrived before its time. ([`crate::crash::ledger`])
+//!   with that answer, and each arrival has an attempt. None arrived before its time. ([`crate::support::crash::ledger`])
 //! - A job arrives again after a success only if an attempt of it is recorded as interrupted. A trigger in the database, which the nodes know
 //!   nothing of, writes down every lease that one node takes from another, with the time of the database: there is one for
 //!   each interrupted attempt, and each had ended by then.
 
-use crate::crash::ledger;
-use crate::crash::process::Client;
-use crate::crash::receiver::Arrival;
 use crate::support::Cluster;
+use crate::support::crash::ledger;
+use crate::support::crash::process::Client;
+use crate::support::crash::receiver::Arrival;
 
 use super::load::{Made, Refusals};
 use super::{DATABASE, GROUP, MAX_ATTEMPTS, NAMES};

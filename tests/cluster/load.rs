@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 
 use super::GROUP;
 use super::node::Node;
-use crate::crash::ledger::Promise;
-use crate::crash::receiver::Receiver;
+use crate::support::crash::ledger::Promise;
+use crate::support::crash::receiver::Receiver;
 use crate::support::soon;
 
 const PRODUCERS: usize = 4;

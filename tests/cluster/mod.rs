@@ -15,9 +15,9 @@ mod rolling;
 
 use serde_json::json;
 
-use crate::crash::process::Client;
-use crate::crash::receiver::Receiver;
-use crate::support::{Cluster, LOOK_AGAIN, soon};
+use crate::support::crash::process::Client;
+use crate::support::crash::receiver::Receiver;
+use crate::support::{Cluster, eventually};
 use ledger::Ended;
 use load::Load;
 use node::Node;
@@ -80,10 +80,9 @@ impl World {
     /// Waits until jobs are accepted, and delivered, that were made after this was called.
     async fn work_goes_on(&self) {
         let (accepted, arrived) = (self.load.accepted(), self.receiver.arrivals().len());
-        until("jobs are accepted and delivered", async || {
-            self.load.accepted() >= accepted + 20 && self.receiver.arrivals().len() >= arrived + 20
-        })
-        .await;
+        let look = async || (self.load.accepted(), self.receiver.arrivals().len());
+        let goes_on = |now: &(usize, usize)| now.0 >= accepted + 20 && now.1 >= arrived + 20;
+        eventually("jobs are accepted and delivered", look, goes_on).await;
     }
 
     /// Ends the load, waits for the end of all jobs, and compares the books.
@@ -99,14 +98,4 @@ impl World {
         self.nodes.clear();
         ended
     }
-}
-
-/// Waits until something holds that must come to hold.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    soon(what, async {
-        while !holds().await {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
 }

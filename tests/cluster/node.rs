@@ -2,9 +2,8 @@
 
 use reqwest::Method;
 
-use super::until;
-use crate::crash::process::Client;
-use crate::support::Program;
+use crate::support::crash::process::Client;
+use crate::support::{Program, eventually};
 
 /// A node, running or not.
 pub struct Node {
@@ -80,6 +79,7 @@ impl Node {
     }
 
     pub async fn until_ready(&self) {
-        until(&format!("{} is ready", self.name), async || self.readiness().await == Some(200)).await;
+        let what = format!("{} is ready", self.name);
+        eventually(&what, async || self.readiness().await, |status| *status == Some(200)).await;
     }
 }

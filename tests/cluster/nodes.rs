@@ -1,7 +1,8 @@
 //! What happens to nodes: they die, and they stand still.
 
 use super::ledger::{at_work, held, leases, lost};
-use super::{NAMES, SHORT, World, until};
+use super::{NAMES, SHORT, World};
+use crate::support::{eventually, eventually_while};
 
 /// How often a node is killed.
 const KILLS: usize = 4;
@@ -12,15 +13,13 @@ const REFUSED: &str = "settlement refused because the lease had expired";
 impl World {
     /// Freezes a node while receivers work on its requests.
     async fn freeze_at_work(&self, index: usize) {
-        until(&format!("{} is caught at work", NAMES[index]), async || {
+        let thaw = async || self.nodes[index].thaw().await;
+        let freeze = async || {
             self.nodes[index].freeze().await;
-            if at_work(&self.postgres, NAMES[index]) > 0 {
-                return true;
-            }
-            self.nodes[index].thaw().await;
-            false
-        })
-        .await;
+            at_work(&self.postgres, NAMES[index])
+        };
+        let what = format!("{} is caught at work", NAMES[index]);
+        eventually_while(&what, thaw, freeze, |attempts| *attempts > 0).await;
     }
 
     /// All nodes but one.
@@ -50,18 +49,21 @@ async fn nodes_that_are_killed_again_and_again_lose_nothing() {
 async fn a_node_that_stood_still_past_its_leases_settles_nothing() {
     let world = World::start(&SHORT).await;
     world.open_all_but(Some(0));
-    while lost(&world.postgres, NAMES[0]) == 0 {
-        // What it had already sent to the database when it was frozen may settle its leases yet.
+    // What it had already sent to the database when it was frozen may settle its leases yet.
+    let freeze_again = async || {
         world.nodes[0].thaw().await;
         world.freeze_at_work(0).await;
-        until("others take its leases", async || held(&world.postgres, NAMES[0]) == 0).await;
-    }
+        eventually("others take its leases", async || held(&world.postgres, NAMES[0]), |held| *held == 0).await;
+    };
+    let lost = async || lost(&world.postgres, NAMES[0]);
+    eventually_while("it loses leases", freeze_again, lost, |lost| *lost > 0).await;
     let before = leases(&world.postgres, NAMES[0]);
     world.nodes[0].thaw().await;
-    until("its late settlements are refused", async || world.nodes[0].log().contains(REFUSED)).await;
+    let log = async || world.nodes[0].log();
+    eventually("its late settlements are refused", log, |log| log.contains(REFUSED)).await;
 
     world.open_all_but(None);
-    until("it works again", async || leases(&world.postgres, NAMES[0]) > before).await;
+    eventually("it works again", async || leases(&world.postgres, NAMES[0]), |now| *now > before).await;
     world.work_goes_on().await;
     let ended = world.settle_accounts().await;
     assert!(ended.interrupted > 0, "it was stopped in the middle of attempts");

@@ -17,7 +17,7 @@ use std::time::Duration;
 use carillon_core::clock::{Clock as _, UnixMs};
 use serde_json::Value;
 
-use crate::support::{ADMIN_TOKEN, Api, ManualClock, Receiver, Reply, Setup, TestHost, soon};
+use crate::support::{ADMIN_TOKEN, Api, ManualClock, Receiver, Reply, Setup, TestHost, eventually};
 
 /// A server whose time is moved by hand, one of its mounts, and a receiver.
 struct Mounted {
@@ -56,16 +56,7 @@ impl Mounted {
 
     /// Asks until the answer is as wanted.
     async fn until(&self, path: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let asked = async {
-            loop {
-                let found = self.api.get(path).await.expect(200);
-                if wanted(&found) {
-                    return found;
-                }
-                tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-            }
-        };
-        soon(what, asked).await
+        eventually(what, async || self.api.get(path).await.expect(200), wanted).await
     }
 }
 

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Mounted;
-use crate::python::interpreter;
-use crate::support::{Answer, soon};
+use crate::support::{Answer, interpreter, soon};
 
 const SIMPLE: &str = r#"
   curl -XPUT -H "Content-Type: application/json" \

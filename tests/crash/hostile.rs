@@ -3,9 +3,9 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::process::{Client, Server};
-use super::receiver::Receiver;
-use super::until;
+use crate::support::crash::process::{Client, Server};
+use crate::support::crash::receiver::Receiver;
+use crate::support::eventually;
 use carillon_testing::guest::{ENDLESS, Guest, PLAIN};
 
 async fn upload(client: &Client, name: &str, component: Vec<u8>) -> (StatusCode, Value) {
@@ -33,14 +33,9 @@ async fn a_signer_that_never_ends_loses_no_job_and_holds_up_nobody() {
     for id in &others {
         assert_eq!(client.get(&format!("/v1/jobs/{id}")).await["state"], "succeeded");
     }
-    until("the quarantine", async || {
-        let group = client.get("/v1/groups/held").await;
-        let quarantined = group["quarantined"].as_array().unwrap();
-        quarantined
-            .first()
-            .map(|policy| assert_eq!((&policy["role"], &policy["plugin"]), (&json!("sign"), &json!("endless@1.0.0"))))
-    })
-    .await;
+    let quarantined = async || client.get("/v1/groups/held").await["quarantined"][0].clone();
+    let policy = eventually("the quarantine", quarantined, |policy| !policy.is_null()).await;
+    assert_eq!((&policy["role"], &policy["plugin"]), (&json!("sign"), &json!("endless@1.0.0")));
     assert!(client.get("/v1/groups/other").await["quarantined"].as_array().unwrap().is_empty());
 
     let mut codes = Vec::new();

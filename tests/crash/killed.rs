@@ -8,9 +8,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::ledger::{Promise, check};
-use super::process::{Client, Server};
-use super::receiver::Receiver;
+use crate::support::crash::ledger::{Promise, check};
+use crate::support::crash::process::{Client, Server};
+use crate::support::crash::receiver::Receiver;
 
 const JOBS: usize = 2_000;
 const PRODUCERS: usize = 8;

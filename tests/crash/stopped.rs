@@ -4,10 +4,10 @@ use carillon_core::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::json;
 
-use super::ledger::{Promise, check};
-use super::process::Server;
-use super::receiver::Receiver;
-use super::until;
+use crate::support::crash::ledger::{Promise, check};
+use crate::support::crash::process::Server;
+use crate::support::crash::receiver::Receiver;
+use crate::support::eventually;
 
 const JOBS: usize = 300;
 
@@ -27,7 +27,8 @@ async fn a_server_that_is_stopped_finishes_what_it_began() {
         promises.push(Promise { name, run_at, id });
     }
     server.client().send(Method::POST, "/v1/groups/drained/resume", Vec::new()).await;
-    until("a third of the deliveries", async || (receiver.arrivals().len() >= JOBS / 3).then_some(())).await;
+    let arrived = async || receiver.arrivals().len();
+    eventually("a third of the deliveries", arrived, |count| *count >= JOBS / 3).await;
 
     assert!(server.stop().success());
     let before = receiver.arrivals().len();

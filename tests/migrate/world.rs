@@ -4,24 +4,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::MANY;
-use crate::custom_plugin::{self, component, upload};
-use crate::schedules;
-use crate::support::{Answer, Api, LOOK_AGAIN, Receiver, TestHost, id_of, soon};
+use crate::support::{Answer, Api, JUDGE_PATH, Receiver, TestHost, id_of, judge, schedules, upload};
 
 /// Makes a job with an idempotency key.
 pub async fn with_key(api: &Api, key: &str, job: &Value) -> Value {
     let request = api.request(Method::POST, "/v1/groups/g/jobs").header("Idempotency-Key", key).body(job.to_string());
     api.send(request).await.expect(201)
-}
-
-/// Waits until no job of the group can still change.
-pub async fn until_over(api: &Api, group: &str) {
-    soon(&format!("the jobs of {group} are over"), async {
-        while api.stats(group).await["scheduled"] != 0 || api.stats(group).await["running"] != 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    })
-    .await;
 }
 
 /// A server in the middle of its life.
@@ -45,13 +33,8 @@ impl World {
         schedules::put(&host, &receiver, "tick", "* * * * * *", json!({"max_runs": 1})).await;
         receiver.arrived("/tick", 1).await;
         // What is compared later is as it stays: the first run that `max_runs` excludes has been recorded, and none is after it.
-        let closed = async {
-            while api.get("/v1/schedules/tick").await.expect(200)["last_skip"] != "max_runs" {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        soon("the schedule is over", closed).await;
-        until_over(api, "g").await;
+        api.until_shown("/v1/schedules/tick", |schedule| schedule["last_skip"] == "max_runs").await;
+        api.until_ended("g").await;
 
         api.put("/v1/keys/k", json!({"secret": "s3cret"})).await.expect(204);
         let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1h", "jitter": 0}});
@@ -88,7 +71,7 @@ impl World {
         api.put("/v1/tenants/acme", json!({})).await.ok();
         let token = api.token(json!({"tenant": "acme", "role": "admin"})).await;
         let acme = api.with_token(&token);
-        upload(&acme, custom_plugin::PATH, component().await).await.expect(201);
+        upload(&acme, JUDGE_PATH, judge().await).await.expect(201);
         acme.put_group("g", json!({"judge": {"plugin": "judge-json-ok"}})).await;
         acme.job_id("g", json!({"url": receiver.url("/acme"), "run_at": later})).await;
         Self { host, receiver, token, lease, once }
@@ -127,7 +110,7 @@ pub async fn shown(host: &TestHost, token: &str) -> Vec<(String, Value)> {
     for (who, api) in [("operator", &host.api), ("acme", &acme)] {
         let mut paths: Vec<String> =
             ["schedules", "keys", "tokens", "bulk"].iter().map(|list| format!("/v1/{list}")).collect();
-        paths.push(custom_plugin::PATH.to_owned());
+        paths.push(JUDGE_PATH.to_owned());
         if who == "operator" {
             paths.push("/v1/tenants".to_owned());
         }

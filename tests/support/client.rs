@@ -5,7 +5,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::{LOOK_AGAIN, soon};
+use super::{eventually, soon};
 
 /// Somebody who uses the API.
 #[derive(Clone)]
@@ -134,16 +134,7 @@ impl Api {
 
     /// Waits until a job is as `wanted` says.
     pub async fn until(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        soon(&format!("job {id} {what}"), async {
-            loop {
-                let job = self.job(id).await;
-                if wanted(&job) {
-                    return job;
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        })
-        .await
+        eventually(&format!("job {id} {what}"), async || self.job(id).await, wanted).await
     }
 
     /// Waits until a job is in `state`.
@@ -157,6 +148,39 @@ impl Api {
     pub async fn until_retry(&self, id: &str, count: u32) -> Value {
         let waits = |job: &Value| job["state"] == "scheduled" && job["attempt_count"] == count;
         self.until(id, &format!("has spent {count} attempts"), waits).await
+    }
+
+    /// Waits until what `path` shows is as `wanted` says.
+    pub async fn until_shown(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("{path} shows it"), async || self.get(path).await.expect(200), wanted).await
+    }
+
+    /// Waits until `path` is answered with `status`.
+    pub async fn until_status(&self, path: &str, status: u16) -> Reply {
+        let what = format!("{path} is answered with {status}");
+        eventually(&what, async || self.get(path).await, |reply| reply.status == status).await
+    }
+
+    /// Waits until a group's numbers are as `wanted` says.
+    pub async fn until_stats(&self, group: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("group {group}: {what}"), async || self.stats(group).await, wanted).await
+    }
+
+    /// Waits until exactly `count` jobs of a group have succeeded.
+    pub async fn until_succeeded(&self, group: &str, count: usize) {
+        self.until_stats(group, &format!("{count} jobs succeed"), |stats| stats["succeeded"] == count).await;
+    }
+
+    /// Waits until no job of a group can still change.
+    pub async fn until_ended(&self, group: &str) {
+        self.until_stats(group, "all jobs end", |stats| stats["scheduled"] == 0 && stats["running"] == 0).await;
+    }
+
+    /// The value of a metric; 0 where its labels have not been seen yet.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let metrics = self.get("/metrics").await;
+        let value = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// Makes a tenant with its own administrator.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::{MASTER_KEY, shared_dir, soon};
+use super::{ADMIN_TOKEN, MASTER_KEY, TestHost, eventually, shared_dir, soon};
 
 /// A `carillon` with nothing of this environment in its own but what it needs to run.
 fn carillon(arguments: &[&str]) -> Command {
@@ -70,6 +70,11 @@ pub async fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) 
     let output = soon(&format!("{arguments:?} ends"), child.wait_with_output()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Runs a command against a host, as its first administrator.
+pub async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
+    run(arguments, &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", ADMIN_TOKEN)], stdin).await
 }
 
 /// A server that runs as a program.
@@ -155,6 +160,12 @@ impl Program {
     /// Its exit code, when it has ended.
     pub async fn ended(&mut self) -> Option<i32> {
         soon("the server ends", self.child.wait()).await.unwrap().code()
+    }
+
+    /// Waits until it has logged `text`, and returns all that it logged until then.
+    pub async fn until_logged(&self, text: &str) -> String {
+        let what = format!("the server logs {text:?}");
+        eventually(&what, async || self.log(), |log| log.contains(text)).await
     }
 
     /// What it logged so far.

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, until};
+use crate::support::{PATIENCE, eventually};
 
 /// A server that can be killed and started again.
 pub struct Server {
@@ -155,10 +155,8 @@ impl Client {
 
     /// Waits until no job of the group can still change.
     pub async fn until_done(&self, group: &str) {
-        until(&format!("the end of `{group}`"), async || {
-            let stats = self.get(&format!("/v1/groups/{group}/stats")).await;
-            (stats["scheduled"] == 0 && stats["running"] == 0).then_some(())
-        })
-        .await;
+        let path = format!("/v1/groups/{group}/stats");
+        let have_ended = |stats: &Value| stats["scheduled"] == 0 && stats["running"] == 0;
+        eventually(&format!("the end of `{group}`"), async || self.get(&path).await, have_ended).await;
     }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 // The same file as in the plugin SDK, so that both read durations by the same rule.
 #[path = "../../../plugins/sdk/src/duration_text.rs"]
 pub mod duration;
+pub mod error_code;
 pub mod event_kind;
 pub mod exhaustion;
 pub mod job;

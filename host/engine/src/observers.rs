@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::{Clock, UnixMs};
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{GroupId, PluginUse};
 use carillon_policy::{
     AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, JobRequests, PolicyCaller, QueueKey, Runtime,
@@ -86,7 +87,7 @@ pub struct Report {
     /// Requested jobs that were made.
     pub jobs: u64,
     /// Newest fault.
-    pub last_fault: Option<String>,
+    pub last_fault: Option<ErrorCode>,
     /// Newest log lines, oldest first.
     pub log: VecDeque<String>,
 }
@@ -231,9 +232,9 @@ impl ObserverRunner {
         };
         match self.call(&group, batch).await {
             Ok(Some((used, asked))) => {
-                let outcome = match used.fault.as_deref() {
+                let outcome = match &used.fault {
                     None => ObserverOutcome::Shown,
-                    Some(code) if code == FaultCode::Quarantined.as_str() => ObserverOutcome::Dropped,
+                    Some(ErrorCode::Policy(FaultCode::Quarantined)) => ObserverOutcome::Dropped,
                     Some(_) => ObserverOutcome::Failed,
                 };
                 self.count(Some(id), outcome, count);
@@ -244,7 +245,7 @@ impl ObserverRunner {
             Err(fault) => {
                 tracing::debug!(tenant = group.tenant.name, group = group.name, %fault, "calling an observer failed");
                 self.count(Some(id), ObserverOutcome::Dropped, count);
-                self.lock().reports.entry(id).or_default().last_fault = Some(fault.code.as_str().to_owned());
+                self.lock().reports.entry(id).or_default().last_fault = Some(fault.code.into());
             }
         }
         id
@@ -287,7 +288,7 @@ impl ObserverRunner {
         let report = accounts.reports.entry(group.id).or_default();
         report.log(used.log);
         // The group reports the quarantine itself; this fault is its cause.
-        let fault = used.fault.filter(|code| code != FaultCode::Quarantined.as_str());
+        let fault = used.fault.filter(|code| *code != ErrorCode::Policy(FaultCode::Quarantined));
         report.last_fault = fault.or(report.last_fault.take());
     }
 
@@ -327,7 +328,7 @@ fn shown(event: &Event, tenant: &str, group: &str) -> ShownEvent {
     attributes.extend(fact.about.name.clone().map(|name| attribute("job-name", name)));
     attributes.extend(details.attempt.map(|number| attribute("attempt", number.to_string())));
     attributes.extend(details.status.map(|status| attribute("status", status.to_string())));
-    attributes.extend(details.error.clone().map(|code| attribute("error", code)));
+    attributes.extend(details.error.as_ref().map(|code| attribute("error", code.as_str().to_owned())));
     attributes.extend(details.run_at.map(|at| attribute("run-at-ms", at.as_u64().to_string())));
     attributes.extend(details.reason.clone().map(|reason| attribute("reason", reason)));
     attributes.extend(details.count.map(|count| attribute("count", count.to_string())));

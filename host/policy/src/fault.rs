@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use carillon_core::error_code::FaultCode;
+
 /// The party that must act before the call can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -24,50 +26,6 @@ impl Blame {
             Self::Config => "config",
             Self::Policy => "policy",
             Self::Host => "host",
-        }
-    }
-}
-
-/// Reason why a call has no usable result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FaultCode {
-    /// The guest trapped: `unreachable`, a panic, an access out of bounds, a stack overflow.
-    Trap,
-    /// The guest used up its fuel, the deterministic measure of work.
-    FuelExhausted,
-    /// The guest ran past its deadline.
-    Timeout,
-    /// The guest requested more memory than it may have.
-    MemoryExceeded,
-    /// The result cannot be used: too large, not UTF-8, a header with a line break, a changed origin.
-    BadAnswer,
-    /// The plugin itself declared that it has no result.
-    Declared,
-    /// The policy failed so often that it is not called for a while.
-    Quarantined,
-    /// The queue in front of the policy threads is full.
-    Overloaded,
-    /// The component cannot be loaded.
-    Unavailable,
-    /// A key that the binding names does not exist, is not granted to the group, or is of another kind than it was.
-    MissingKey,
-}
-
-impl FaultCode {
-    /// Returns the name in records and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trap => "policy.trap",
-            Self::FuelExhausted => "policy.fuel-exhausted",
-            Self::Timeout => "policy.timeout",
-            Self::MemoryExceeded => "policy.memory-exceeded",
-            Self::BadAnswer => "policy.bad-answer",
-            Self::Declared => "policy.declared",
-            Self::Quarantined => "policy.quarantined",
-            Self::Overloaded => "policy.overloaded",
-            Self::Unavailable => "policy.unavailable",
-            Self::MissingKey => "policy.missing-key",
         }
     }
 }

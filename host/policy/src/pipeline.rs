@@ -123,7 +123,7 @@ impl Judgement {
     /// Makes the host's own judgement, for when no policy could be called: retryable, after the host's backoff.
     #[must_use]
     pub fn by_host(number: u32, seed: u32, fault: &Fault) -> Self {
-        let error = AttemptError { code: fault.code.as_str().to_owned(), message: fault.message.clone() };
+        let error = AttemptError { code: fault.code.into(), message: fault.message.clone() };
         Self {
             verdict: VerdictRecord { outcome: Outcome::Retryable, reason: "no judge could be called".to_owned() },
             ruling: fall_back(number, seed),
@@ -275,7 +275,7 @@ impl PolicyCaller<'_> {
             micros: called.usage.micros,
             fuel: called.usage.fuel,
             log: called.usage.log,
-            fault: fault.map(|fault| fault.code.as_str().to_owned()),
+            fault: fault.map(|fault| fault.code.into()),
         };
         (used, called.result)
     }
@@ -292,10 +292,7 @@ fn fall_back(number: u32, seed: u32) -> Ruling {
 }
 
 fn stood_in(step: &PlanStep, fault: &Fault) -> AttemptError {
-    AttemptError {
-        code: fault.code.as_str().to_owned(),
-        message: format!("{} ({}): {}", step.role, step.name, fault.message),
-    }
+    AttemptError { code: fault.code.into(), message: format!("{} ({}): {}", step.role, step.name, fault.message) }
 }
 
 /// Returns whether a fault before the request means that this job can never be sent.

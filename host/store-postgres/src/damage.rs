@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::PostgresOptions;
 use super::tests::{Fresh, Postgres, cluster, node, open_error, runtime};
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{
     Admission, AttemptError, Carries, Debounce, DispatchMode, JobId, Label, Metadata, NewJob, Settlement, State,
 };
@@ -99,7 +100,7 @@ async fn texts_with_the_character_zero_are_kept(fresh: &Fresh<'_>) {
     let leased = world.claim(NOW, 1).await.remove(0);
     assert_eq!(leased.job.spec, job.spec);
     let mut attempt = an_attempt(&leased, None);
-    attempt.detail.error = Some(AttemptError { code: "a\0b".to_owned(), message: "\0".to_owned() });
+    attempt.detail.error = Some(AttemptError { code: ErrorCode::parse("a\0b"), message: "\0".to_owned() });
     let dead = Settlement::dead(&leased, NOW, attempt.clone());
     assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [SettleOutcome::Applied(State::Dead)]);
     assert_eq!(world.store.attempts(world.tenant, job.id, 0, 9).await.unwrap(), [attempt]);

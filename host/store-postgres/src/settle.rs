@@ -167,7 +167,7 @@ fn spent(settlement: &Settlement) -> Option<i64> {
 /// PostgreSQL cannot store texts with the character zero.
 fn tried(settlement: &Settlement) -> Option<(Option<i64>, Option<String>)> {
     settlement.attempt.as_ref().map(|attempt| {
-        let error = attempt.detail.error.as_ref().map(|error| error.code.replace('\0', "\u{fffd}"));
+        let error = attempt.detail.error.as_ref().map(|error| error.code.as_str().replace('\0', "\u{fffd}"));
         (attempt.status.map(i64::from), error)
     })
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::error::Failure;
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, Past, TenantId, Token};
 use carillon_store::{StoreError, lane};
 
@@ -68,6 +69,11 @@ fn time(row: &SqliteRow, column: &str) -> Result<UnixMs, Failure> {
 
 fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<UnixMs>, Failure> {
     Ok(row.try_get::<Option<i64>, _>(column)?.map(UnixMs))
+}
+
+/// Reads a column that holds an error code, also one of a newer version, or NULL.
+fn error_code(row: &SqliteRow, column: &str) -> Result<Option<ErrorCode>, Failure> {
+    Ok(row.try_get::<Option<&str>, _>(column)?.map(ErrorCode::parse))
 }
 
 /// Reads a column that holds one of several words.
@@ -132,7 +138,7 @@ pub(super) fn job_with(row: &SqliteRow, body_len: u64) -> Result<Job, Failure> {
         attempt_base: number(row, "attempt_base")?,
         revision: row.try_get("revision")?,
         last_status: optional_number(row, "last_status")?,
-        last_error: row.try_get("last_error")?,
+        last_error: error_code(row, "last_error")?,
         cancel_requested: row.try_get("cancel_requested")?,
         spec: document(row, "spec")?,
         body_len,

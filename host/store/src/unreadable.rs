@@ -8,13 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Jobs, StoreError, figures};
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Job, JobId, Lease, LeasedJob, Outcome, Settlement,
     State,
 };
-
-/// Code of the attempt that ends an unreadable job.
-const UNREADABLE: &str = "store.unreadable";
 
 /// Largest number of rows that are remembered as logged.
 ///
@@ -59,7 +57,10 @@ impl UnreadableJob {
             status: None,
             response_body: bytes::Bytes::new(),
             detail: AttemptDetail {
-                error: Some(AttemptError { code: UNREADABLE.to_owned(), message: format!("{reason}: {}", self.error) }),
+                error: Some(AttemptError {
+                    code: ErrorCode::StoreUnreadable,
+                    message: format!("{reason}: {}", self.error),
+                }),
                 decision: Some(DecisionRecord { state: State::Dead, next_run_at: None, reason: reason.to_owned() }),
                 ..AttemptDetail::default()
             },

@@ -3,9 +3,10 @@
 //! A fact is made from a decision that was committed; nothing is decided here.
 
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::event_kind::EventKind;
 use carillon_core::job::{
-    GroupId, Job, JobId, LeasedJob, Metadata, NewJob, Next, Settlement, SkippedTicks, State, TenantId, Text,
+    GroupId, Job, JobId, LeasedJob, Metadata, NewJob, Next, Settlement, SkipReason, SkippedTicks, State, TenantId, Text,
 };
 
 /// Subject of a fact.
@@ -45,6 +46,26 @@ impl From<&NewJob> for Subject {
     }
 }
 
+/// Code in a fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FactCode {
+    /// Error of an attempt or of a policy call.
+    Error(ErrorCode),
+    /// Reason why ticks of a schedule made no job.
+    Skip(SkipReason),
+}
+
+impl FactCode {
+    /// Returns the code's text in the API.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Error(code) => code.as_str(),
+            Self::Skip(reason) => reason.as_str(),
+        }
+    }
+}
+
 /// Details of a fact. The kind decides which of them are present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
@@ -53,7 +74,7 @@ pub struct Details {
     /// Status of the response.
     pub status: Option<u16>,
     /// Code of the error; of skipped ticks, the reason.
-    pub error: Option<String>,
+    pub error: Option<FactCode>,
     /// Time of the next attempt; of skipped ticks, the last one's time; of a receiver or a policy, the time of the next try.
     pub run_at: Option<UnixMs>,
     /// Reason, in one sentence.
@@ -146,7 +167,9 @@ impl Fact {
         let details = Details {
             attempt: attempt.map(|attempt| attempt.number),
             status: attempt.and_then(|attempt| attempt.status),
-            error: attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.clone()),
+            error: attempt
+                .and_then(|attempt| attempt.detail.error.as_ref())
+                .map(|error| FactCode::Error(error.code.clone())),
             run_at,
             // The reason is that of the decision, so it does not apply to a job that was cancelled meanwhile; and a success needs no reason.
             reason: decision
@@ -236,7 +259,7 @@ impl Fact {
     pub fn skip(about: impl Into<Subject>, at: UnixMs, schedule: String, skipped: &SkippedTicks) -> Self {
         let details = Details {
             run_at: Some(skipped.last),
-            error: Some(skipped.reason.as_str().to_owned()),
+            error: Some(FactCode::Skip(skipped.reason)),
             reason: Some(skipped.reason.sentence().to_owned()),
             count: Some(skipped.count),
             schedule: Some(schedule),
@@ -286,8 +309,15 @@ impl Fact {
 
     /// Returns the fact that a policy of version `binding` failed too often, at last with the fault `error`, and is not called until `until`.
     #[must_use]
-    pub fn quarantine(about: Subject, at: UnixMs, binding: i64, until: UnixMs, error: &str, reason: String) -> Self {
-        let (error, reason) = (Some(error.to_owned()), Some(reason));
+    pub fn quarantine(
+        about: Subject,
+        at: UnixMs,
+        binding: i64,
+        until: UnixMs,
+        error: ErrorCode,
+        reason: String,
+    ) -> Self {
+        let (error, reason) = (Some(FactCode::Error(error)), Some(reason));
         let details = Details { binding: Some(binding), run_at: Some(until), error, reason, ..Details::default() };
         Self::new(EventKind::Quarantine, at, about, details)
     }
@@ -313,12 +343,13 @@ impl Fact {
     /// Estimates the memory that the event takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let details = &self.details;
-        let words = [&self.about.name, &details.error, &details.reason, &details.schedule, &details.origin];
+        let words = [&self.about.name, &details.reason, &details.schedule, &details.origin];
         let words = words.into_iter().flatten().map(String::len).sum::<usize>();
+        let code = details.error.as_ref().map_or(0, |code| code.as_str().len());
         let label =
             |text: Text<'_>| LABEL_SIZE + text.namespace.map_or(0, str::len) + text.name.len() + text.value.len();
         let labels = self.about.metadata.texts().map(label);
-        size_of::<Event>() + words + labels.sum::<usize>()
+        size_of::<Event>() + words + code + labels.sum::<usize>()
     }
 }
 

@@ -15,7 +15,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, JobId, LeasedJob, NewJob, Next, Settlement, State};
 use carillon_store::{ChangeOutcome, InsertOutcome, JobChange, SettleOutcome};
 
-pub use self::event::{Details, Event, Fact, Planned, Subject};
+pub use self::event::{Details, Event, Fact, FactCode, Planned, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
 pub use self::ring::{Cursor, Found, Ring, RingCapacity};
 

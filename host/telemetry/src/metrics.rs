@@ -1,10 +1,11 @@
 //! Metrics under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: no metric is labelled by group or job.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{PluginUse, Settlement, SkippedTicks};
 use carillon_store::{Backlog, SettleOutcome};
 
@@ -51,7 +53,17 @@ struct RoleLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct FaultLabels {
     role: Cow<'static, str>,
-    code: String,
+    code: CodeLabel,
+}
+
+/// Value of a label: an error code.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+struct CodeLabel(ErrorCode);
+
+impl EncodeLabelValue for CodeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.0.as_str().encode(encoder)
+    }
 }
 
 /// Outcome of an event for an observer.
@@ -364,7 +376,7 @@ impl Metrics {
     pub fn policy_call(&self, used: &PluginUse) {
         self.policy.get_or_create(&RoleLabel { role: used.role.clone() }).observe(seconds(used.micros));
         if let Some(code) = &used.fault {
-            self.faults.get_or_create(&FaultLabels { role: used.role.clone(), code: code.clone() }).inc();
+            self.faults.get_or_create(&FaultLabels { role: used.role.clone(), code: CodeLabel(code.clone()) }).inc();
         }
     }
 
@@ -428,6 +440,16 @@ mod tests {
     #[test]
     fn reference_page_names_every_metric_and_no_other() {
         assert_eq!(names_in(include_str!("../../../docs/reference/metrics.md")), registered());
+    }
+
+    #[test]
+    fn every_error_code_is_the_label_of_its_faults() {
+        let metrics = Metrics::default();
+        for code in ErrorCode::ALL {
+            metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code: CodeLabel(code.clone()) }).inc();
+            let line = format!("carillon_policy_faults_total{{role=\"judge\",code=\"{code}\"}} 1\n");
+            assert!(metrics.render().contains(&line), "{line}");
+        }
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl EventView {
             name: about.name.clone(),
             attempt: details.attempt,
             status: details.status,
-            error: details.error.clone(),
+            error: details.error.as_ref().map(|code| code.as_str().to_owned()),
             run_at: details.run_at.map(|at| at.to_string()),
             reason: details.reason.clone(),
             count: details.count,

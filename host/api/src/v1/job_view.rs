@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::disclosure::Disclosure;
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{Job, Metadata, NewJob, Priority, State as JobState, Target, shown_url};
 use carillon_engine::intake::headers::HeaderView;
 use carillon_store::InsertOutcome;
@@ -40,7 +41,8 @@ pub struct JobView {
     /// HTTP status of the newest response.
     last_status: Option<u16>,
     /// Code of the newest error.
-    last_error: Option<String>,
+    #[schema(value_type = Option<String>)]
+    last_error: Option<ErrorCode>,
     /// Whether the job will be cancelled instead of retried.
     cancel_requested: bool,
     /// Labels that the client gave it.

@@ -13,6 +13,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path};
 use carillon_catalog::{Group, Shadow};
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::Outcome;
 use carillon_engine::delivery::attempt::Evaluation;
 use carillon_engine::rollout::{Difference, RequestChanges, Tally};
@@ -60,7 +61,8 @@ pub(super) struct TallyView {
     /// Number of attempts on which it decided differently, by what differs.
     different: DifferentView,
     /// Number of the version's faults, by code.
-    faults: BTreeMap<String, u64>,
+    #[schema(value_type = BTreeMap<String, u64>)]
+    faults: BTreeMap<ErrorCode, u64>,
     /// Fuel that the calls of the deciding versions used.
     fuel: u64,
     /// Attempts on which the version decided differently, or had a fault.
@@ -105,7 +107,8 @@ pub(super) struct DifferenceView {
     /// Decision of the compared version; null if it could not be called.
     shadow: Option<OpinionView>,
     /// Codes of the compared version's faults.
-    faults: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    faults: Vec<ErrorCode>,
     /// Whether the verdicts differ, but the compared version saw less of the response than the deciding judge: then `judge`, and what follows
     /// from it, may not really differ. Always false for a live shadow, which sees the whole response.
     uncertain: bool,
@@ -153,7 +156,7 @@ impl From<&Difference> for DifferenceView {
     fn from(it: &Difference) -> Self {
         let faults = match &it.shadow {
             Ok(opinion) => opinion.uses.iter().filter_map(|used| used.fault.clone()).collect(),
-            Err(code) => vec![code.as_str().to_owned()],
+            Err(code) => vec![(*code).into()],
         };
         Self {
             job: it.job.to_string(),

@@ -16,11 +16,12 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::TransportError;
 use carillon_core::job::{
     AttemptError, AttemptRecord, Job, LeasedJob, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
 };
 use carillon_core::json::unique;
-use carillon_engine::delivery::send::{Answer, Outgoing, TRANSPORT_ERRORS};
+use carillon_engine::delivery::send::{Answer, Outgoing};
 use carillon_engine::delivery::simulate::{ATTEMPTS, simulated_answer};
 use carillon_engine::intake::headers::{HeaderView, HeadersInput, headers_schema};
 use carillon_engine::intake::{JobDoc, TimeInput, ValidationCache};
@@ -166,8 +167,7 @@ pub(in super::super) async fn simulate(
     let (request, error) = match forecast.request {
         Ok(request) => (Some(RequestView::of(&request)), None),
         Err((role, fault)) => {
-            let code = fault.code.as_str().to_owned();
-            (None, Some(AttemptError { code, message: format!("{role}: {}", fault.message) }))
+            (None, Some(AttemptError { code: fault.code.into(), message: format!("{role}: {}", fault.message) }))
         }
     };
     let mut before = now;
@@ -218,14 +218,14 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
         let (status, headers) = (response.status.unwrap_or(SUCCESS_STATUS), response.headers.as_given());
         return Ok(simulated_answer(status, headers, response.body.clone().into()));
     };
-    let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
-        let known = TRANSPORT_ERRORS.join(", ");
+    let error = TransportError::parse(error).ok_or_else(|| {
+        let known = TransportError::ALL.map(TransportError::code).join(", ");
         Problem::invalid(
             format!("/responses/{index}/error"),
             format!("not a transport error; the known ones are {known}"),
         )
     })?;
-    Ok(Answer::Failure { code, message: "imagined".to_owned(), elapsed: std::time::Duration::ZERO })
+    Ok(Answer::Failure { error, message: "imagined".to_owned(), elapsed: std::time::Duration::ZERO })
 }
 
 /// Returns the job as it would be when its first attempt is due.

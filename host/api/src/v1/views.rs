@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use carillon_core::error_code::ErrorCode;
 use carillon_engine::observers::Report;
 use carillon_policy::binding::{Changes, LimitsDoc, Pin, QuotaDoc};
 
@@ -104,7 +105,8 @@ pub(super) struct ObserverView {
     /// Number of jobs that it requested and that were made.
     pub(super) jobs: u64,
     /// Code of its newest fault.
-    pub(super) last_fault: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(super) last_fault: Option<ErrorCode>,
     /// Newest lines of its log, oldest first.
     pub(super) log: Vec<String>,
 }

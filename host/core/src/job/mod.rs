@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMs};
+use crate::error_code::ErrorCode;
 
 pub use self::admission::{
     Admission, Carries, Debounce, Debounced, LastAccepted, Newest, Overlap, Tick, stands_for_later,
@@ -43,8 +44,8 @@ pub use self::dispatch_mode::DispatchMode;
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::name::check_name;
 pub use self::record::{
-    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Inputs, Outcome, Past, PluginUse, Timings,
-    VerdictRecord,
+    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Inputs, Outcome, Past, PluginUse, RecordedFailure,
+    Timings, VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
 pub use self::shown_url::{HIDDEN_PASSWORD, shown_document, shown_url};
@@ -323,7 +324,7 @@ pub struct Job {
     /// Status of the newest attempt's response, if there was a response.
     pub last_status: Option<u16>,
     /// Code of the newest attempt's error, if there was an error.
-    pub last_error: Option<String>,
+    pub last_error: Option<ErrorCode>,
     /// Whether the job will be cancelled instead of retried when its attempt is over.
     pub cancel_requested: bool,
     /// Request and settings.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use crate::clock::UnixMs;
+use crate::error_code::ErrorCode;
 
 /// Outcome of an attempt, as the judge decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -94,7 +95,7 @@ impl AttemptRecord {
             response_body: Bytes::new(),
             detail: AttemptDetail {
                 spent: detail.spent,
-                error: Some(AttemptError { code: "attempt.record_refused".to_owned(), message }),
+                error: Some(AttemptError { code: ErrorCode::AttemptRecordRefused, message }),
                 decision,
                 timings: detail.timings,
                 seed: detail.seed,
@@ -175,16 +176,30 @@ pub struct Inputs {
     /// Whether the body was longer than the part that the judge saw.
     #[serde(default)]
     pub truncated: bool,
-    /// Error in place of a response: the code of the transport error, and its message.
+    /// Failure in place of a response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<AttemptError>,
+    pub failure: Option<RecordedFailure>,
+}
+
+/// Failure of a request, as the judge saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFailure {
+    /// Code of the transport error ([`TransportError::code`]).
+    ///
+    /// It is a text, because a newer node may have written one that this version does not know.
+    ///
+    /// [`TransportError::code`]: crate::error_code::TransportError::code
+    pub code: String,
+    /// Message for people, one sentence.
+    pub message: String,
 }
 
 /// Error of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptError {
     /// Stable code for programs: `stage.reason`.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: ErrorCode,
     /// Message for people, one sentence.
     pub message: String,
 }
@@ -242,7 +257,8 @@ pub struct PluginUse {
     pub log: Vec<String>,
     /// Code of the fault, if the call had no usable result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub fault: Option<ErrorCode>,
 }
 
 /// Durations of an attempt's stages, in microseconds.

@@ -26,6 +26,7 @@ use crate::delivery::settle::{self, CutOff};
 use carillon_catalog::{Catalog, Group};
 use carillon_config::Delivery;
 use carillon_core::clock::{Clock, Stopwatch, UnixMs};
+use carillon_core::error_code::ErrorCode;
 use carillon_core::exhaustion::Exhausted;
 use carillon_core::job::{AttemptError, AttemptRecord, LeasedJob, Settlement};
 use carillon_policy::{
@@ -36,9 +37,6 @@ use carillon_telemetry::Telemetry;
 
 /// Pauses between calls of a judge that the server has no resources for, in milliseconds: about twenty seconds in all.
 const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_000];
-
-/// Code of an error that a consumer reported.
-const CONSUMER_ERROR: &str = "consumer.failed";
 
 /// Makes attempts.
 pub struct AttemptExecutor {
@@ -339,7 +337,7 @@ impl AttemptExecutor {
         };
         let mut notes = AttemptRecorder::new(leased, &group, started_at);
         let error = (outcome != JudgedOutcome::Success)
-            .then(|| AttemptError { code: CONSUMER_ERROR.to_owned(), message: reason.clone() });
+            .then(|| AttemptError { code: ErrorCode::ConsumerFailed, message: reason.clone() });
         let verdict = Verdict { outcome, reason };
         let decided = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => {

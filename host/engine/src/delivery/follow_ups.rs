@@ -55,7 +55,7 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &LeasedJob, settlement:
     };
     let facts = [
         ("state", state),
-        ("error_code", error.map(|error| error.code.clone())),
+        ("error_code", error.map(|error| error.code.to_string())),
         ("error", error.map(|error| error.message.clone()).or(reason)),
         ("url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),
     ];

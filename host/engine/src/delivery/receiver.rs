@@ -33,6 +33,7 @@ use self::retry_slots::{Refusal, Turn};
 use crate::delivery::settle::Postponement;
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{GroupId, Job};
 
 /// How long state that no job asks for is kept, if its pause is over.
@@ -88,19 +89,19 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Returns the stable error code, for programs.
+    /// Returns the error code of the postponed attempt.
     #[must_use]
-    pub fn code(self) -> &'static str {
+    pub fn code(self) -> ErrorCode {
         match self {
-            Self::BreakerOpen => "breaker.open",
-            Self::Paused => "receiver.paused",
-            Self::AtCapacity => "receiver.full",
+            Self::BreakerOpen => ErrorCode::BreakerOpen,
+            Self::Paused => ErrorCode::ReceiverPaused,
+            Self::AtCapacity => ErrorCode::ReceiverFull,
         }
     }
 
     /// Returns whether the job's previous refusal was of this kind, so that it holds a retry slot.
     fn turn(self, job: &Job) -> Turn {
-        if job.last_error.as_deref() == Some(self.code()) { Turn::Back } else { Turn::New }
+        if job.last_error == Some(self.code()) { Turn::Back } else { Turn::New }
     }
 
     /// Returns the message about `origin`, for people.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, LeasedJob, Outcome, Settlement, State, VerdictRecord,
 };
@@ -17,10 +18,6 @@ const EXHAUSTED_HOLD_MAX: Duration = Duration::from_secs(4);
 
 /// Number of leases without a settlement after which a job is not tried again: it may be the cause of crashes of its nodes or consumers.
 const LOST_LEASES: u32 = 10;
-
-/// Error codes of interrupted attempts.
-const INTERRUPTED: &str = "attempt.interrupted";
-const CANCELLED: &str = "attempt.cancelled";
 
 /// Reason for which an attempt is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +58,8 @@ pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruli
 /// Settles an attempt that was not sent, because the policy of `role` gave no result.
 #[must_use]
 pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: Role, fault: &Fault) -> Settlement {
-    let code = fault.code.as_str().to_owned();
-    attempt.detail.error = Some(AttemptError { code, message: format!("{role}: {}", fault.message) });
+    attempt.detail.error =
+        Some(AttemptError { code: fault.code.into(), message: format!("{role}: {}", fault.message) });
     if is_fatal(fault) {
         attempt.outcome = Outcome::Permanent;
         attempt.detail.spent = true;
@@ -131,7 +128,7 @@ pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
         None => "the consumer's lease expired without a report; the work may have been done",
     };
     let mut attempt = unknown(leased, at);
-    note(&mut attempt, INTERRUPTED, message);
+    note(&mut attempt, ErrorCode::AttemptInterrupted, message);
     if leased.lost_leases >= LOST_LEASES {
         let reason = format!("{} leases of this job expired without a report", leased.lost_leases);
         decide(&mut attempt, State::Dead, None, reason);
@@ -147,13 +144,13 @@ pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: 
         CutOff::Stopped => {
             note(
                 &mut attempt,
-                INTERRUPTED,
+                ErrorCode::AttemptInterrupted,
                 "the server stopped during the attempt; the request may have been delivered",
             );
             again_at_once(leased, at, attempt)
         }
         CutOff::Cancelled => {
-            note(&mut attempt, CANCELLED, "the job was cancelled during the attempt; the work may have been done");
+            note(&mut attempt, ErrorCode::AttemptCancelled, "the job was cancelled during the attempt; the work may have been done");
             decide(&mut attempt, State::Cancelled, None, "a newer job replaced it".to_owned());
             Settlement::cancelled(leased, at, attempt)
         }
@@ -179,14 +176,8 @@ fn unknown(leased: &LeasedJob, at: UnixMs) -> AttemptRecord {
     }
 }
 
-/// Returns whether an error code means an interrupted attempt, which says nothing of its receiver or its policies.
-#[must_use]
-pub fn is_cut_off(code: &str) -> bool {
-    matches!(code, INTERRUPTED | CANCELLED)
-}
-
-fn note(attempt: &mut AttemptRecord, code: &str, message: &str) {
-    attempt.detail.error = Some(AttemptError { code: code.to_owned(), message: message.to_owned() });
+fn note(attempt: &mut AttemptRecord, code: ErrorCode, message: &str) {
+    attempt.detail.error = Some(AttemptError { code, message: message.to_owned() });
     attempt.detail.verdict = Some(VerdictRecord { outcome: Outcome::Retryable, reason: message.to_owned() });
 }
 
@@ -294,7 +285,7 @@ mod tests {
                     assert!(matches!(settlement.next(), Next::Scheduled(at) if at > UnixMs(5)));
                 }
                 let detail = settlement.attempt.as_ref().unwrap().detail.clone();
-                assert_eq!(detail.error.unwrap().code, code.as_str());
+                assert_eq!(detail.error.unwrap().code, code.into());
             }
         }
     }

@@ -6,13 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::delivery::settle;
 use carillon_catalog::{Canary, Group};
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{AttemptRecord, GroupId, Outcome};
 use carillon_policy::FaultCode;
-
-/// Prefix of the codes of policies' faults.
-const FAULTS: &str = "policy.";
 
 /// Results of a version's attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,13 +73,13 @@ impl Arm {
     /// Counts one attempt; `None` if it says nothing of its policy: it was postponed, held for lack of resources, or interrupted.
     fn of(attempt: &AttemptRecord) -> Option<Self> {
         let detail = &attempt.detail;
-        let code = detail.error.as_ref().map(|error| error.code.as_str());
-        let error = code.filter(|code| code.starts_with(FAULTS));
-        let says_nothing = error.is_none() && (!detail.spent || code.is_some_and(settle::is_cut_off));
-        if error == Some(FaultCode::Overloaded.as_str()) || says_nothing {
+        let code = detail.error.as_ref().map(|error| &error.code);
+        let fault = code.filter(|code| code.is_policy_fault());
+        let says_nothing = fault.is_none() && (!detail.spent || code.is_some_and(ErrorCode::is_interruption));
+        if fault == Some(&FaultCode::Overloaded.into()) || says_nothing {
             return None;
         }
-        let has_fault = error.is_some() || detail.plugins.iter().any(|used| used.fault.is_some());
+        let has_fault = fault.is_some() || detail.plugins.iter().any(|used| used.fault.is_some());
         let is_failure = detail.spent && attempt.outcome != Outcome::Success;
         Some(Self { attempts: 1, faults: u64::from(has_fault), failures: u64::from(is_failure) })
     }

@@ -27,10 +27,10 @@ impl RolloutMonitor {
         let QuarantineStart { tenant, binding, role, plugin, entry } = start;
         let group = self.catalog.group_by_id(entry.group);
         let (owner, group) = group.map(|it| (it.tenant.name.clone(), it.name.clone())).unwrap_or_default();
-        let (since, until, fault) = (entry.since, entry.until, entry.fault.as_str());
+        let (since, until, fault) = (entry.since, entry.until, entry.fault);
         let reason = format!("{prefix}{role}: `{plugin}` failed too often");
-        tracing::warn!(tenant = owner, group, reason, fault, %until, "quarantined a policy");
+        tracing::warn!(tenant = owner, group, reason, fault = fault.as_str(), %until, "quarantined a policy");
         let about = Subject::group(tenant, entry.group);
-        self.telemetry.record(Fact::quarantine(about, since, binding, until, fault, reason));
+        self.telemetry.record(Fact::quarantine(about, since, binding, until, fault.into(), reason));
     }
 }

@@ -14,6 +14,7 @@ use super::requests::RequestChanges;
 use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot, Evaluation};
 use crate::delivery::send::Outgoing;
 use carillon_catalog::{Catalog, Group, Shadow};
+use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{GroupId, JobId};
 use carillon_policy::{FaultCode, Ruling};
 use carillon_telemetry::{Fact, ShadowOutcome, Telemetry};
@@ -54,7 +55,7 @@ pub struct Tally {
     /// Attempts whose judgement may or may not differ: the judge of the version that decided saw more of the response.
     pub uncertain: u64,
     /// Faults by code.
-    pub faults: BTreeMap<String, u64>,
+    pub faults: BTreeMap<ErrorCode, u64>,
     /// Attempts that it was not shown, because too many waited.
     pub dropped: u64,
     /// Fuel used by the calls of the version that decided.
@@ -136,7 +137,7 @@ impl Difference {
 }
 
 /// Returns the codes of the faults in an evaluation.
-fn faults(opinion: &Evaluation) -> Vec<String> {
+fn faults(opinion: &Evaluation) -> Vec<ErrorCode> {
     opinion.uses.iter().filter_map(|used| used.fault.clone()).collect()
 }
 
@@ -151,7 +152,7 @@ impl Tally {
                 self.shadow_fuel += fuel(opinion);
                 (faults(opinion), different(&difference.said, opinion))
             }
-            Err(code) => (vec![code.as_str().to_owned()], [false; 3]),
+            Err(code) => (vec![(*code).into()], [false; 3]),
         };
         let is_same = codes.is_empty() && parts == [false; 3];
         let outcome = match (is_same, codes.is_empty()) {
@@ -168,7 +169,7 @@ impl Tally {
             self.same += 1;
             return (outcome, None);
         }
-        let reason = codes.first().map_or_else(|| words(parts), Clone::clone);
+        let reason = codes.first().map_or_else(|| words(parts), ErrorCode::to_string);
         codes.into_iter().for_each(|code| *self.faults.entry(code).or_default() += 1);
         self.differences.push_front(difference);
         self.differences.truncate(DIFFERENCES);

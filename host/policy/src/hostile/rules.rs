@@ -54,7 +54,7 @@ fn encoder_or_signer_fails_nothing_is_called_after_it() {
             let prepared = caller.prepare(&plan(role, &Guest::new(role.as_str(), body)), &attempt(), request());
             let (blamed, fault) = prepared.request.unwrap_err();
             assert_eq!((blamed, fault.code), (role, code));
-            assert_eq!(prepared.uses.last().unwrap().fault.as_deref(), Some(code.as_str()));
+            assert_eq!(prepared.uses.last().unwrap().fault, Some(code.into()));
             assert_eq!(prepared.uses.len(), if role == Role::Encode { 1 } else { 2 }, "nobody is called after a fault");
         }
     }
@@ -78,7 +78,7 @@ fn without_a_judge_another_try_may_help() {
         let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
         let decided = caller.decide(&plan(Role::Judge, &Guest::new("judge", body)), &attempt(), &exchange(), None, &[]);
         assert_eq!(decided.verdict.outcome, Outcome::Retryable);
-        assert_eq!(decided.fault.unwrap().code, code.as_str());
+        assert_eq!(decided.fault.unwrap().code, code.into());
         assert_eq!(decided.ruling, Ruling::RetryAfter(Duration::ZERO), "the retry policy is asked all the same");
         assert_eq!(decided.uses.len(), 2);
     }
@@ -93,7 +93,7 @@ fn without_a_retry_policy_the_host_backs_off_by_itself() {
         let mut plan = plan(Role::Retry, &Guest::new("retry", body));
         plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
         let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
-        assert_eq!(decided.fault.unwrap().code, code.as_str());
+        assert_eq!(decided.fault.unwrap().code, code.into());
         // Delay after the third attempt: 8 s, less up to a fifth.
         let Ruling::RetryAfter(delay) = decided.ruling else { panic!("{:?}", decided.ruling) };
         assert!(delay > Duration::from_millis(6_399) && delay <= Duration::from_secs(8), "{delay:?}");

@@ -265,7 +265,7 @@ pub async fn of_a_job_that_cannot_be_read_ends_it_and_others_flow_on(world: &Wor
     let detail = &attempts[0].detail;
     assert!(!detail.spent, "nothing was sent");
     let error = detail.error.as_ref().unwrap();
-    assert_eq!(error.code, "store.unreadable");
+    assert_eq!(error.code, ErrorCode::StoreUnreadable);
     assert!(error.message.contains("cannot be read") && error.message.contains("spec"), "{}", error.message);
 
     // A job that is damaged while it is leased ends when its lease has expired.

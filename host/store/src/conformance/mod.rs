@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use super::{ChangeOutcome, ClaimDue, ClaimLost, Entity, JobChange, Kind, Precondition, Prune, PutEntity, Store};
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::{ErrorCode, TransportError};
 use carillon_core::job::{
     Admission, AttemptDetail, AttemptError, AttemptRecord, DispatchMode, GroupId, Job, JobId, LeasedJob, NewJob,
     Outcome, Priority, Spec, State, Target, TenantId,
@@ -58,7 +59,7 @@ macro_rules! conformance {
                 shows_the_last_hundred_attempts, survives_reopening_or_ends,
             ]
             settle: [
-                success_ends_a_job, retry_puts_a_job_back, held_spends_nothing_and_is_replaced, released_leaves_no_trace,
+                success_ends_a_job, retry_puts_a_job_back, every_error_code_comes_back, held_spends_nothing_and_is_replaced, released_leaves_no_trace,
                 a_claim_sees_what_began_to_be_settled_before_it, answers_in_order, applies_the_first_of_two, many_at_once, cancel_in_every_state,
                 cancel_while_running_replaces_a_retry_only, prune_keeps_what_is_younger, prune_is_bounded,
             ]
@@ -316,7 +317,7 @@ pub fn ids(leased: &[LeasedJob]) -> Vec<JobId> {
 
 /// Returns the next attempt of a leased job, with the response's `status`, or without a response.
 pub fn an_attempt(leased: &LeasedJob, status: Option<u16>) -> AttemptRecord {
-    let error = AttemptError { code: "send.timeout".to_owned(), message: "no answer within 10 s".to_owned() };
+    let error = AttemptError { code: TransportError::Timeout.into(), message: "no answer within 10 s".to_owned() };
     AttemptRecord {
         number: leased.number(),
         started_at: NOW,

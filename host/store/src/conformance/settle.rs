@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::SettleOutcome;
-use carillon_core::job::{Settlement, Token};
+use carillon_core::job::{PluginUse, Settlement, Token};
 
 async fn settle(world: &World, settlement: Settlement) -> SettleOutcome {
     world.store.settle(vec![settlement]).await.unwrap()[0]
@@ -35,7 +35,7 @@ pub async fn retry_puts_a_job_back(world: &World) {
     assert_eq!(settle(world, retry).await, SettleOutcome::Applied(State::Scheduled));
     let job = world.get(leased.job.id).await;
     assert_eq!((job.state, job.run_at, job.finished_at, job.attempt_count), (State::Scheduled, next, None, 1));
-    assert_eq!((job.last_status, job.last_error.as_deref()), (None, Some("send.timeout")));
+    assert_eq!((job.last_status, job.last_error), (None, Some(TransportError::Timeout.into())));
     assert!(world.claim(next.minus(ms(1)), 10).await.is_empty());
 
     let again = world.claim(next, 10).await.remove(0);
@@ -45,6 +45,39 @@ pub async fn retry_puts_a_job_back(world: &World) {
     assert_eq!(settle(world, dead).await, SettleOutcome::Applied(State::Dead));
     let job = world.get(leased.job.id).await;
     assert_eq!((job.state, job.last_status, job.last_error), (State::Dead, Some(500), None));
+}
+
+/// Returns the record of a policy call that ended in a fault.
+fn call_with_fault(code: ErrorCode) -> PluginUse {
+    PluginUse {
+        role: "judge".into(),
+        plugin: "strict@1".into(),
+        digest: "d".into(),
+        config_digest: "c".into(),
+        micros: 5,
+        fuel: 7,
+        log: Vec::new(),
+        fault: Some(code),
+    }
+}
+
+pub async fn every_error_code_comes_back(world: &World) {
+    // A newer node of the cluster may write codes that this version does not know.
+    let unknown = ["send.quantum", "policy.bored", ""].map(ErrorCode::parse);
+    let mut records = Vec::new();
+    let mut leased = world.leased().await;
+    for code in ErrorCode::ALL.into_iter().chain(unknown) {
+        let mut attempt = an_attempt(&leased, None);
+        attempt.detail.error = Some(AttemptError { code: code.clone(), message: "it failed".to_owned() });
+        attempt.detail.plugins = vec![call_with_fault(code.clone())];
+        records.push(attempt.clone());
+        let retry = Settlement::retry(&leased, NOW, attempt, NOW);
+        assert_eq!(settle(world, retry).await, SettleOutcome::Applied(State::Scheduled), "{code}");
+        assert_eq!(world.get(leased.job.id).await.last_error.as_ref(), Some(&code));
+        leased = world.claim(NOW, 1).await.remove(0);
+        assert_eq!(leased.job.last_error, Some(code));
+    }
+    assert_eq!(world.store.attempts(world.tenant, leased.job.id, 0, 100).await.unwrap(), records);
 }
 
 pub async fn a_claim_sees_what_began_to_be_settled_before_it(world: &World) {
@@ -72,7 +105,7 @@ pub async fn held_spends_nothing_and_is_replaced(world: &World) {
     let held = Settlement::held(&leased, NOW, unspent, NOW);
     assert_eq!(settle(world, held).await, SettleOutcome::Applied(State::Scheduled));
     let job = world.get(leased.job.id).await;
-    assert_eq!((job.attempt_count, job.last_error.as_deref()), (0, Some("send.timeout")));
+    assert_eq!((job.attempt_count, job.last_error), (0, Some(TransportError::Timeout.into())));
     let attempts = world.store.attempts(world.tenant, job.id, 0, 10).await.unwrap();
     assert_eq!((attempts.len(), attempts[0].number, attempts[0].detail.spent), (1, 1, false));
 

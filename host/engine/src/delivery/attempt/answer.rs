@@ -6,10 +6,11 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
 
 use crate::delivery::receiver::Health;
-use crate::delivery::send::{Answer, TRANSPORT_ERRORS};
+use crate::delivery::send::Answer;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{AttemptError, AttemptRecord, Inputs, LeasedJob};
-use carillon_policy::{Exchange, Header, Plan, Response, Ruling, TransportError};
+use carillon_core::error_code::TransportError;
+use carillon_core::job::{AttemptRecord, Inputs, LeasedJob, RecordedFailure};
+use carillon_policy::{Exchange, Header, Plan, Response, Ruling};
 
 /// Statuses with which a receiver asks for a pause, if it has `Retry-After`.
 const BUSY: [u16; 2] = [429, 503];
@@ -28,8 +29,8 @@ pub(super) fn exchange_of(answer: &Answer) -> Exchange {
             truncated: *truncated,
             elapsed_ms: ms(elapsed),
         }),
-        Answer::Failure { code, message, elapsed } => Exchange::TransportError(TransportError {
-            code: (*code).to_owned(),
+        Answer::Failure { error, message, elapsed } => Exchange::TransportError(carillon_policy::TransportError {
+            code: error.code().to_owned(),
             message: message.clone(),
             elapsed_ms: ms(elapsed),
         }),
@@ -40,19 +41,19 @@ pub(super) fn exchange_of(answer: &Answer) -> Exchange {
 pub(super) fn inputs_of(leased: &LeasedJob, answered_at: UnixMs, answer: &Answer) -> Inputs {
     let (truncated, failure) = match answer {
         Answer::Response { truncated, .. } => (*truncated, None),
-        Answer::Failure { code, message, .. } => {
-            (false, Some(AttemptError { code: (*code).to_owned(), message: message.clone() }))
+        Answer::Failure { error, message, .. } => {
+            (false, Some(RecordedFailure { code: error.code().to_owned(), message: message.clone() }))
         }
     };
     Inputs { run_at: leased.job.run_at, answered_at, truncated, failure }
 }
 
-/// Restores the response of an attempt, as far as it was stored; `None` if there was none.
+/// Restores the response of an attempt, as far as it was stored; `None` if there was none, or if only a newer version knows the failure.
 pub(super) fn answer_of(record: &AttemptRecord, inputs: &Inputs) -> Option<Answer> {
     let elapsed = Duration::from_micros(record.detail.timings.exchange);
-    if let Some(AttemptError { code, message }) = &inputs.failure {
-        let code = TRANSPORT_ERRORS.into_iter().find(|known| known == code)?;
-        return Some(Answer::Failure { code, message: message.clone(), elapsed });
+    if let Some(RecordedFailure { code, message }) = &inputs.failure {
+        let error = TransportError::parse(code)?;
+        return Some(Answer::Failure { error, message: message.clone(), elapsed });
     }
     let header = |(name, value): &(String, String)| (name.clone(), value.clone().into_bytes());
     Some(Answer::Response {
@@ -68,9 +69,23 @@ pub(super) fn answer_of(record: &AttemptRecord, inputs: &Inputs) -> Option<Answe
 pub(super) fn health_of(answer: &Answer, redirects: &[String]) -> Health {
     match answer {
         _ if !redirects.is_empty() => Health::Answered,
-        Answer::Failure { code: "dns" | "connect" | "tls" | "timeout" | "reset", .. } => Health::Failed,
-        Answer::Failure { code: "refused-address", .. } => Health::Unknown,
-        Answer::Response { .. } | Answer::Failure { .. } => Health::Answered,
+        Answer::Response { .. } => Health::Answered,
+        Answer::Failure { error, .. } => health_after(*error),
+    }
+}
+
+/// Returns what a transport error says of the receiver.
+fn health_after(error: TransportError) -> Health {
+    match error {
+        TransportError::Dns
+        | TransportError::Connect
+        | TransportError::Tls
+        | TransportError::Timeout
+        | TransportError::Reset => Health::Failed,
+        // Bytes of a response have arrived.
+        TransportError::Body | TransportError::Redirect | TransportError::Protocol => Health::Answered,
+        // Nothing was sent.
+        TransportError::RefusedAddress => Health::Unknown,
     }
 }
 
@@ -172,7 +187,10 @@ mod tests {
 
     #[test]
     fn what_is_no_fault_of_the_receiver_does_not_count() {
-        let failure = |code| Answer::Failure { code, message: String::new(), elapsed: Duration::ZERO };
+        let failure = |code| {
+            let error = TransportError::parse(code).unwrap();
+            Answer::Failure { error, message: String::new(), elapsed: Duration::ZERO }
+        };
         let health = |answer: &Answer| health_of(answer, &[]);
         for code in ["dns", "connect", "tls", "timeout", "reset"] {
             assert_eq!(health(&failure(code)), Health::Failed, "{code}");

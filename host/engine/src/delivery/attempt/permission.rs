@@ -9,12 +9,10 @@ use crate::delivery::receiver::{Asks, BreakerChange, Destination, Health, Pass, 
 use crate::delivery::settle::{self, Postponement};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
+use carillon_core::error_code::ErrorCode;
 use carillon_core::exhaustion::Exhausted;
 use carillon_core::job::{AttemptError, LeasedJob, Settlement};
 use carillon_telemetry::{Fact, Subject};
-
-/// Code of an error that the server itself caused.
-const EXHAUSTED: &str = "server.exhausted";
 
 impl AttemptExecutor {
     /// Requests the right to make an attempt. If it is refused shortly before the job is due, it is requested again at the due time.
@@ -53,7 +51,7 @@ impl AttemptExecutor {
         origin: &str,
         wait: Postponed,
     ) -> Settlement {
-        notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
+        notes.detail.error = Some(AttemptError { code: wait.why.code(), message: wait.why.message(origin) });
         let decided_at = self.clock.now();
         self.postpone(leased, notes, Postponement { due, decided_at, retry_at: wait.until })
     }
@@ -67,7 +65,7 @@ impl AttemptExecutor {
         exhausted: Exhausted,
     ) -> Settlement {
         (notes.detail.request_digest, notes.detail.inputs) = (None, None);
-        notes.detail.error = Some(AttemptError { code: EXHAUSTED.to_owned(), message: exhausted.to_string() });
+        notes.detail.error = Some(AttemptError { code: ErrorCode::ServerExhausted, message: exhausted.to_string() });
         tracing::debug!(job = %leased.job.id, %exhausted, "attempt postponed");
         let decided_at = self.clock.now();
         let retry_at = decided_at.plus(settle::exhaustion_pause(leased));

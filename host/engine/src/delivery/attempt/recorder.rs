@@ -52,8 +52,8 @@ impl AttemptRecorder {
                 detail.response_truncated = truncated || self.body.len() < body.len();
                 detail.timings.exchange = micros(elapsed);
             }
-            Answer::Failure { code, message, elapsed } => {
-                detail.error = Some(AttemptError { code: format!("send.{code}"), message });
+            Answer::Failure { error, message, elapsed } => {
+                detail.error = Some(AttemptError { code: error.into(), message });
                 detail.timings.exchange = micros(elapsed);
             }
         }

@@ -23,6 +23,7 @@ use super::outgoing::Outgoing;
 use super::pool::{Connection, Pool};
 use super::resolve::Requester;
 use carillon_core::clock::{Stopwatch, deadline_after};
+use carillon_core::error_code::TransportError;
 
 /// Methods whose requests usually have a body, and declare its absence (RFC 9110, section 8.6).
 const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
@@ -161,14 +162,15 @@ async fn respond(
     deadline: Instant,
 ) -> Result<hyper::Result<Response<Incoming>>, Failure> {
     let response = connection.send(request_of(outgoing)?);
-    let no_answer = || Failure::new("timeout", "no response within the request's timeout");
+    let no_answer = || Failure::new(TransportError::Timeout, "no response within the request's timeout");
     tokio::time::timeout_at(deadline, response).await.map_err(|_| no_answer())
 }
 
 /// Builds the request in its wire form.
 fn request_of(outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Failure> {
-    let unusable =
-        |error: &dyn std::fmt::Display| Failure::new("connect", format!("the request cannot be made: {error}"));
+    let unusable = |error: &dyn std::fmt::Display| {
+        Failure::new(TransportError::Connect, format!("the request cannot be made: {error}"))
+    };
     let url = &outgoing.url;
     let uri: Uri = url[Position::BeforePath..Position::AfterQuery].parse().map_err(|error| unusable(&error))?;
     let host = &url[Position::BeforeHost..Position::AfterPort];

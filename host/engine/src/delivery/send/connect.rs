@@ -28,6 +28,7 @@ use super::failure::Failure;
 use super::resolve::{Requester, Resolver};
 use crate::delivery::egress::Guard;
 use carillon_core::clock::{Stopwatch, deadline_after};
+use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
 
 /// Time for which one address is tried before the next is tried beside it (RFC 8305, section 5).
@@ -64,11 +65,11 @@ impl Connector {
             format!("{what} within {time:?}")
         };
         let opened = tokio::time::timeout_at(deadline, self.open(requester, addresses, port));
-        let stream = opened.await.map_err(|_| Failure::new("connect", no_time("no connection")))??;
+        let stream = opened.await.map_err(|_| Failure::new(TransportError::Connect, no_time("no connection")))??;
         let Some(name) = tls_name(url)? else { return Ok(Stream::plain(stream)) };
         let agreed = tokio::time::timeout_at(deadline, self.tls.connect(name, stream)).await;
-        let agreed = agreed.map_err(|_| Failure::new("tls", no_time("no TLS handshake")))?;
-        agreed.map(Stream::tls).map_err(|error| Failure::of("tls", &error))
+        let agreed = agreed.map_err(|_| Failure::new(TransportError::Tls, no_time("no TLS handshake")))?;
+        agreed.map(Stream::tls).map_err(|error| Failure::of(TransportError::Tls, &error))
     }
 
     /// Returns the addresses of the URL's host that the guard allows.
@@ -77,11 +78,15 @@ impl Connector {
             Some(Host::Ipv4(address)) => return Ok(vec![self.judged(IpAddr::V4(address))?]),
             Some(Host::Ipv6(address)) => return Ok(vec![self.judged(IpAddr::V6(address))?]),
             Some(Host::Domain(name)) => name,
-            None => return Err(Failure::new("dns", "the URL has no host")),
+            None => return Err(Failure::new(TransportError::Dns, "the URL has no host")),
         };
         let found = tokio::time::timeout_at(deadline, self.resolver.resolve(requester, name)).await;
-        let no_time =
-            || Failure::new("dns", format!("the name `{name}` was not resolved within the request's timeout"));
+        let no_time = || {
+            Failure::new(
+                TransportError::Dns,
+                format!("the name `{name}` was not resolved within the request's timeout"),
+            )
+        };
         let (mut allowed, mut refused) = (Vec::new(), None);
         for address in found.map_err(|_| no_time())?? {
             match self.guard.check(address) {
@@ -123,11 +128,11 @@ impl Connector {
             Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
             // The operator chose the proxy: it may be in a network that targets may not be in.
             Some(Host::Domain(name)) => self.resolver.resolve(requester, name).await?,
-            None => return Err(Failure::new("connect", "`delivery.proxy` has no host")),
+            None => return Err(Failure::new(TransportError::Connect, "`delivery.proxy` has no host")),
         };
         let addresses = addresses.into_iter().take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port));
         let mut stream = self.first_of(addresses.collect()).await?;
-        let failed = |error: &io::Error| Failure::of("connect", error);
+        let failed = |error: &io::Error| Failure::of(TransportError::Connect, error);
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n");
         if let Some(credentials) = basic(proxy) {
             request.push_str(&format!("proxy-authorization: {credentials}\r\n"));
@@ -137,7 +142,7 @@ impl Connector {
         let head = proxy_head(&mut stream).await.map_err(|error| failed(&error))?;
         match head.split(' ').nth(1) {
             Some("200") => Ok(stream),
-            _ => Err(Failure::new("connect", format!("the proxy does not connect to {target}: {head}"))),
+            _ => Err(Failure::new(TransportError::Connect, format!("the proxy does not connect to {target}: {head}"))),
         }
     }
 }
@@ -166,7 +171,7 @@ impl Connector {
                     return Ok(stream);
                 }
                 Ok(Some(Ok((address, Err(error))))) => last = Some(failure_of(address, &error)),
-                Ok(Some(Err(error))) => last = Some(Failure::of("connect", &error)),
+                Ok(Some(Err(error))) => last = Some(Failure::of(TransportError::Connect, &error)),
                 Ok(None) => return Err(last.unwrap_or_else(no_address)),
                 Err(_) => {}
             }
@@ -189,7 +194,7 @@ async fn proxy_head(stream: &mut TcpStream) -> io::Result<String> {
 }
 
 fn no_address() -> Failure {
-    Failure::new("connect", "the name has no address")
+    Failure::new(TransportError::Connect, "the name has no address")
 }
 
 /// Returns the failure of a connection.
@@ -197,11 +202,11 @@ fn no_address() -> Failure {
 /// Used-up ports and a network that cannot be reached from here have one error number. A datagram socket needs a route and no port of its own
 /// to that address, so it tells them apart.
 fn failure_of(address: SocketAddr, error: &io::Error) -> Failure {
-    let failure = Failure::of("connect", error);
+    let failure = Failure::of(TransportError::Connect, error);
     if !matches!(failure, Failure::Exhausted(Exhausted::Ports)) || is_reachable(address) {
         return failure;
     }
-    Failure::new("connect", format!("{address} cannot be reached from this server: {error}"))
+    Failure::new(TransportError::Connect, format!("{address} cannot be reached from this server: {error}"))
 }
 
 fn is_reachable(address: SocketAddr) -> bool {
@@ -226,7 +231,7 @@ fn tls_name(url: &Url) -> Result<Option<ServerName<'static>>, Failure> {
         host => {
             // Certificates do not have the dot that ends an absolute name.
             let name = host.map(|host| host.to_string().trim_end_matches('.').to_owned()).unwrap_or_default();
-            ServerName::try_from(name).map_err(|error| Failure::new("tls", error.to_string()))?
+            ServerName::try_from(name).map_err(|error| Failure::new(TransportError::Tls, error.to_string()))?
         }
     };
     Ok(Some(name))

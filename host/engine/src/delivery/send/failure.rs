@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use crate::delivery::egress::Refused;
+use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
 
 /// Reason for which a request has no response.
@@ -11,8 +12,8 @@ use carillon_core::exhaustion::Exhausted;
 pub(super) enum Failure {
     /// The receiver, its name or its network failed.
     Transport {
-        /// Code; see `transport-error` in the policy interface.
-        code: &'static str,
+        /// Reason.
+        error: TransportError,
         /// Explanation in one sentence.
         message: String,
     },
@@ -21,29 +22,29 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Creates a failure with this code, unless `error` comes from the server's own exhaustion. The message is that of the innermost cause.
-    pub(super) fn of(code: &'static str, error: &(dyn Error + 'static)) -> Self {
-        match Exhausted::find(error) {
+    /// Creates a transport failure, unless `cause` is the server's own exhaustion. The message is that of the innermost cause.
+    pub(super) fn of(error: TransportError, cause: &(dyn Error + 'static)) -> Self {
+        match Exhausted::find(cause) {
             Some(exhausted) => Self::Exhausted(exhausted),
-            None => Self::Transport { code, message: innermost(error) },
+            None => Self::Transport { error, message: innermost(cause) },
         }
     }
 
-    /// Creates a failure with this code and text.
-    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self::Transport { code, message: message.into() }
+    /// Creates a transport failure with this message.
+    pub(super) fn new(error: TransportError, message: impl Into<String>) -> Self {
+        Self::Transport { error, message: message.into() }
     }
 
     /// Creates the failure of an exchange that ended before the head of a response.
-    pub(super) fn of_exchange(error: &hyper::Error) -> Self {
-        let code = if error.is_parse() { "protocol" } else { "reset" };
-        Self::of(code, error)
+    pub(super) fn of_exchange(cause: &hyper::Error) -> Self {
+        let error = if cause.is_parse() { TransportError::Protocol } else { TransportError::Reset };
+        Self::of(error, cause)
     }
 }
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        Self::new("refused-address", refused.to_string())
+        Self::new(TransportError::RefusedAddress, refused.to_string())
     }
 }
 
@@ -67,16 +68,18 @@ mod tests {
 
     #[test]
     fn own_exhaustion_is_no_fault_of_the_receiver() {
-        let exhausted = Failure::of("connect", &io::Error::from(Errno::MFILE));
+        let exhausted = Failure::of(TransportError::Connect, &io::Error::from(Errno::MFILE));
         assert!(matches!(exhausted, Failure::Exhausted(Exhausted::Files)), "{exhausted:?}");
-        let refused = Failure::of("connect", &io::Error::from(Errno::CONNREFUSED));
-        assert!(matches!(refused, Failure::Transport { code: "connect", .. }), "{refused:?}");
+        let refused = Failure::of(TransportError::Connect, &io::Error::from(Errno::CONNREFUSED));
+        assert!(matches!(refused, Failure::Transport { error: TransportError::Connect, .. }), "{refused:?}");
     }
 
     #[test]
     fn message_is_that_of_the_innermost_cause() {
         let error = io::Error::other(io::Error::other("certificate expired"));
-        let Failure::Transport { message, .. } = Failure::of("tls", &error) else { panic!("no transport error") };
+        let Failure::Transport { message, .. } = Failure::of(TransportError::Tls, &error) else {
+            panic!("no transport error")
+        };
         assert_eq!(message, "certificate expired");
     }
 }

@@ -31,6 +31,7 @@ use crate::delivery::egress::Guard;
 use crate::files::FileShares;
 use carillon_config::Delivery;
 use carillon_core::clock::{Stopwatch, deadline_after};
+use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
 use carillon_policy::Request;
 
@@ -68,18 +69,14 @@ pub enum Answer {
     },
     /// No response.
     Failure {
-        /// Code; see `transport-error` in the policy interface.
-        code: &'static str,
+        /// Reason.
+        error: TransportError,
         /// Explanation in one sentence.
         message: String,
         /// Time from the start of the request.
         elapsed: Duration,
     },
 }
-
-/// Codes of all transport failures.
-pub const TRANSPORT_ERRORS: [&str; 9] =
-    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect", "protocol"];
 
 /// Result of a request with its redirects.
 #[derive(Clone, Debug)]
@@ -132,8 +129,8 @@ impl Sender {
         let (mut redirects, mut connect) = (Vec::new(), Duration::ZERO);
         let answer = match self.follow(requester, outgoing, stopwatch, &mut redirects, &mut connect).await {
             Ok(answer) => answer,
-            Err(Failure::Transport { code, message }) => {
-                Answer::Failure { code, message, elapsed: stopwatch.elapsed() }
+            Err(Failure::Transport { error, message }) => {
+                Answer::Failure { error, message, elapsed: stopwatch.elapsed() }
             }
             Err(Failure::Exhausted(exhausted)) => return Err(exhausted),
         };

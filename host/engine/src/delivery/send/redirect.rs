@@ -13,9 +13,7 @@ use url::Url;
 
 use super::failure::Failure;
 use super::outgoing::{ATTEMPT_HEADER, IDEMPOTENCY_KEY, JOB_ID_HEADER, Outgoing, TRACEPARENT};
-
-/// Error code of a redirect that is not followed though its group follows redirects.
-const CODE: &str = "redirect";
+use carillon_core::error_code::TransportError;
 
 /// Longest `Location` that is followed, in bytes: the bound of a job's URL.
 const LOCATION_LEN: usize = 8 << 10;
@@ -110,7 +108,7 @@ fn keep_headers(request: &mut Outgoing, keeps: impl Fn(&str) -> bool) {
 }
 
 fn failure(message: String) -> Failure {
-    Failure::new(CODE, message)
+    Failure::new(TransportError::Redirect, message)
 }
 
 #[cfg(test)]
@@ -197,7 +195,7 @@ mod tests {
         let refused = |followed, location: &[u8]| {
             let location = HeaderValue::from_bytes(location).unwrap();
             match onward(&request, followed, StatusCode::FOUND, Some(&location)) {
-                Err(Failure::Transport { code: "redirect", message }) => message,
+                Err(Failure::Transport { error: TransportError::Redirect, message }) => message,
                 other => panic!("{other:?}"),
             }
         };
@@ -243,7 +241,10 @@ mod tests {
             let location = HeaderValue::from_static(location);
             for status in [StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT] {
                 let refused = onward(&secure, 0, status, Some(&location));
-                assert!(matches!(refused, Err(Failure::Transport { code: "redirect", .. })), "{refused:?}");
+                assert!(
+                    matches!(refused, Err(Failure::Transport { error: TransportError::Redirect, .. })),
+                    "{refused:?}"
+                );
             }
         }
         assert!(onward_to(&secure, 302, "//b/x").is_some(), "it stays https");

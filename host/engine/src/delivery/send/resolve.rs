@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::failure::Failure;
 use carillon_core::clock::{Stopwatch, deadline_after};
+use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
 use carillon_core::job::{GroupId, TenantId};
 
@@ -109,7 +110,8 @@ impl Resolver {
 
     /// Returns the addresses of `name`, of which there is at least one.
     pub(super) async fn resolve(&self, requester: Requester, name: &str) -> Result<Vec<IpAddr>, Failure> {
-        let failed = |reason: String| Failure::new("dns", format!("the name `{name}` does not resolve: {reason}"));
+        let failed =
+            |reason: String| Failure::new(TransportError::Dns, format!("the name `{name}` does not resolve: {reason}"));
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }

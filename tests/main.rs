@@ -82,6 +82,7 @@ mod cli_people;
 mod config;
 mod dev;
 mod drain;
+mod error_codes;
 mod inspect;
 mod links;
 mod oci;

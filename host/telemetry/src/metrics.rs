@@ -402,6 +402,7 @@ mod tests {
 
     use super::*;
     use crate::reference::names_in;
+    use carillon_core::error_code::FaultCode;
 
     /// Makes metrics in which every family has a series: families without one are not rendered.
     fn filled() -> Metrics {
@@ -412,7 +413,8 @@ mod tests {
         }
         metrics.schedule_runs_skipped.get_or_create(&ReasonLabel { reason: "paused" }).inc();
         metrics.policy.get_or_create(&RoleLabel { role: "judge".into() }).observe(0.0);
-        metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code: "policy.trap".to_owned() }).inc();
+        let code = CodeLabel(FaultCode::Trap.into());
+        metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code }).inc();
         metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
         metrics
     }

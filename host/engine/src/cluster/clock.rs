@@ -193,7 +193,8 @@ mod tests {
         let clock = DatabaseClock::start(Arc::clone(&local) as _, &TimeOf(Arc::clone(&there) as _)).await.unwrap();
         for at in [there.now().plus(Duration::from_secs(300)), there.now().minus(Duration::from_secs(300))] {
             there.turn_back(at);
-            clock.correct(clock.local(), there.now());
+            let (before, after) = (clock.local(), clock.local());
+            clock.correct(ClockSample { before, there: there.now(), after });
             assert_eq!(clock.now(), at.minus(Duration::from_millis(1)));
         }
     }

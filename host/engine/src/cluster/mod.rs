@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(share(), Share::NONE, "it has seen no list yet");
         let asked = clock.now();
         let alone = Member { id: cluster.id, ..member(OWN, asked.0, asked.0) };
-        cluster.see(MemberList { members: vec![alone], now: asked }, asked);
+        cluster.update_view(MemberList { members: vec![alone], now: asked }, asked);
         assert_eq!(share(), Share::WHOLE);
         clock.advance(times.view_ttl);
         assert_eq!(share(), Share::WHOLE);

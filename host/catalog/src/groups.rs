@@ -11,6 +11,7 @@ use super::entities::GroupDoc;
 use super::versions::roles_of;
 use super::{Action, Author, Catalog, CatalogError, Group, Rollout, Tenant, validation};
 use carillon_core::job::{GroupId, TenantId};
+use carillon_policy::Role;
 use carillon_policy::binding::{Changes, Effective, Invalid, PluginName, compose, override_configs, provenance};
 use carillon_store::Kind;
 
@@ -258,8 +259,8 @@ impl Catalog {
                 *text = plugin.full_name();
             }
         };
-        ["sign", "judge", "retry", "observe"].into_iter().filter_map(|role| own.get_mut(role).map(&pin)).for_each(drop);
-        own.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten().for_each(pin);
+        Role::SINGLE.into_iter().filter_map(|role| own.get_mut(role.as_str()).map(&pin)).for_each(drop);
+        own.get_mut(Role::Encode.as_str()).and_then(Value::as_array_mut).into_iter().flatten().for_each(pin);
         own
     }
 }

@@ -36,6 +36,18 @@ impl Role {
     /// All roles, in the order of an attempt.
     pub const ALL: [Self; 5] = [Self::Encode, Self::Sign, Self::Judge, Self::Retry, Self::Observe];
 
+    /// Roles that at most one plugin plays.
+    pub const SINGLE: [Self; 4] = [Self::Sign, Self::Judge, Self::Retry, Self::Observe];
+
+    /// Single roles whose config a job can override. An observer is not among them: it sees all jobs of a group under one config.
+    pub const OVERRIDABLE: [Self; 3] = [Self::Sign, Self::Judge, Self::Retry];
+
+    /// Returns whether one of these roles has this name.
+    #[must_use]
+    pub fn is_named(roles: &[Self], name: &str) -> bool {
+        roles.iter().any(|role| role.as_str() == name)
+    }
+
     /// Returns the role's name in the API, which is also its interface's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Invalid, PluginName, SINGLE_ROLES, pointer_to};
-
-/// Single roles whose config a job can override. An observer is not among them: it sees all jobs of a group under one config.
-const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
+use super::{Invalid, PluginName, pointer_to};
+use crate::component::Role;
 
 /// Returns whether `known` is the stored form of `written`: a layer that names a plugin without a version is stored with the version that it
 /// resolved to.
@@ -26,7 +24,7 @@ pub fn is_as_written(known: &Value, written: &Value) -> bool {
         }
     };
     let mut known = known.clone();
-    for role in SINGLE_ROLES {
+    for role in Role::SINGLE.map(Role::as_str) {
         if let Some(used) = known.get_mut(role) {
             unpinned(used, written.get(role));
         }
@@ -40,7 +38,7 @@ pub fn is_as_written(known: &Value, written: &Value) -> bool {
 pub fn lay(base: &mut Value, over: &Value) {
     let Value::Object(fields) = over else { return };
     for (field, patch) in fields {
-        let inherits = SINGLE_ROLES.contains(&field.as_str()) && patch.get("plugin").is_some();
+        let inherits = Role::is_named(&Role::SINGLE, field) && patch.get("plugin").is_some();
         if inherits && !same_plugin(base.get(field), patch) {
             base[field] = Value::Null;
         }
@@ -55,7 +53,7 @@ pub fn lay(base: &mut Value, over: &Value) {
 pub fn compose(own: &mut Value, effective: &Value, part: &Value) {
     let Value::Object(fields) = part else { return };
     for (field, part) in fields {
-        let names_plugin = SINGLE_ROLES.contains(&field.as_str()) && part.get("plugin").is_some();
+        let names_plugin = Role::is_named(&Role::SINGLE, field) && part.get("plugin").is_some();
         if names_plugin && !same_plugin(effective.get(field), part) {
             own[field] = Value::Null;
         }
@@ -122,7 +120,8 @@ pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invali
         }
         match role.as_str() {
             "encode" => override_encoders(doc, patch)?,
-            role if OVERRIDABLE.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
+            role if Role::is_named(&Role::OVERRIDABLE, role) => match doc.get_mut(role).filter(|used| used.is_object())
+            {
                 Some(used) => patch_config(used, patch),
                 None => return Err(Invalid::at(pointer, format!("the group has no policy for `{role}`"))),
             },

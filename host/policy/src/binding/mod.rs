@@ -19,9 +19,6 @@ use super::component::{Digest, Role};
 pub use carillon_core::json::pointer_to;
 use carillon_core::json::{Unreadable, read_value};
 
-/// Roles that at most one plugin plays.
-const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
-
 /// Members of a group's document.
 const FIELDS: [&str; 10] = [
     "encode",

@@ -13,7 +13,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::views::{ChangedGroupView, GroupDoc, GroupView};
-use super::{Page, Paging};
+use super::{Page, Paging, removed};
 use carillon_catalog::{Group, Written};
 use carillon_core::json::unique::UniqueValue;
 use carillon_policy::binding::Changes;
@@ -150,8 +150,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
     let page = Page::of_sorted(api.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
-    let items = page.items.iter().map(|group| api.group_view(group)).collect();
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+    page.shown(|group| Ok(api.group_view(&group))).map(Json)
 }
 
 /// Removes a group and its finished jobs. The response is 409 while the group has unfinished jobs.
@@ -162,47 +161,41 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if api.catalog.delete_group(access.tenant.id, &name).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(Problem::unknown("group", &name))
+    removed(api.catalog.delete_group(access.tenant.id, &name).await?, "group", &name)
 }
 
 /// Pauses a group: its jobs wait. Running attempts finish.
 #[utoipa::path(post, path = "/v1/groups/{group}/pause", operation_id = "groups_pause", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
-    state: State<Arc<ApiState>>,
-    access: Extension<Access>,
-    name: Path<String>,
+    State(api): State<Arc<ApiState>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
 ) -> Result<Json<GroupView>, Problem> {
-    set_paused(state, access, name, true).await
+    api.pause_group(&access, &name, true).await
 }
 
 /// Resumes a paused group.
 #[utoipa::path(post, path = "/v1/groups/{group}/resume", operation_id = "groups_resume", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
-    state: State<Arc<ApiState>>,
-    access: Extension<Access>,
-    name: Path<String>,
-) -> Result<Json<GroupView>, Problem> {
-    set_paused(state, access, name, false).await
-}
-
-async fn set_paused(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    paused: bool,
 ) -> Result<Json<GroupView>, Problem> {
-    let group = api.group(&access, &name)?;
-    if group.paused != paused {
-        api.catalog.set_paused(&group, paused).await?;
-        api.notifier.notify_local();
+    api.pause_group(&access, &name, false).await
+}
+
+impl ApiState {
+    async fn pause_group(&self, access: &Access, name: &str, paused: bool) -> Result<Json<GroupView>, Problem> {
+        let group = self.group(access, name)?;
+        if group.paused != paused {
+            self.catalog.set_paused(&group, paused).await?;
+            self.notifier.notify_local();
+        }
+        let group = self.group(access, name)?;
+        Ok(Json(self.group_view(&group)))
     }
-    let group = api.group(&access, &name)?;
-    Ok(Json(api.group_view(&group)))
 }
 
 /// Returns the exact number of a group's jobs in each state.

@@ -17,7 +17,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
-use super::{Page, Paging};
+use super::{Page, Paging, removed};
 use carillon_catalog::{Key, KeyValue, KeyVersion, Overlap};
 use carillon_config::{TenantKey, TenantKeyKind};
 use carillon_core::clock::UnixMs;
@@ -275,10 +275,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if api.catalog.delete_key(access.tenant.id, &name).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(Problem::unknown("key", &name))
+    removed(api.catalog.delete_key(access.tenant.id, &name).await?, "key", &name)
 }
 
 /// Removes a version of a key. If it is the newest, the version before it becomes the newest. The only version cannot be removed.

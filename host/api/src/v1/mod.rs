@@ -33,6 +33,7 @@ mod views;
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -91,6 +92,12 @@ impl<T> Page<T> {
         Self { items, next_cursor }
     }
 
+    /// The same page, with each entry as `view` shows it.
+    fn shown<V>(self, view: impl FnMut(T) -> Result<V, Problem>) -> Result<Page<V>, Problem> {
+        let items = self.items.into_iter().map(view).collect::<Result<_, _>>()?;
+        Ok(Page { items, next_cursor: self.next_cursor })
+    }
+
     /// The page of a list that is held in memory, in the order of `name`.
     fn of_sorted(items: Vec<T>, paging: &Paging, name: impl Fn(&T) -> String) -> Result<Self, Problem> {
         let limit = paging.limit()?;
@@ -117,6 +124,11 @@ impl<T> Page<T> {
         let rest = items.into_iter().filter(after).take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
         Ok(Self::cut(rest.collect(), limit, |item| number(item).to_string()))
     }
+}
+
+/// Answers the removal of a thing: 204, or 404 if it was not there.
+fn removed(was_there: bool, what: &str, name: &str) -> Result<StatusCode, Problem> {
+    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::unknown(what, name)) }
 }
 
 impl ApiState {

@@ -16,7 +16,7 @@ use super::super::door::Deadline;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
 use super::super::openapi::Component;
-use super::{Page, Paging, foreign_cursor};
+use super::{Page, Paging, foreign_cursor, removed};
 use carillon_catalog::{PluginVersion, Upload};
 use carillon_policy::binding::PluginName;
 use carillon_policy::{ComponentSource as _, Digest, Role};
@@ -239,11 +239,7 @@ pub(in super::super) async fn delete_version(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let name = PluginName { name, version: Some(version) };
-    if api.catalog.delete_plugin(access.tenant.id, &name).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::unknown("plugin", &name.to_string()))
-    }
+    removed(api.catalog.delete_plugin(access.tenant.id, &name).await?, "plugin", &name.to_string())
 }
 
 impl ApiState {

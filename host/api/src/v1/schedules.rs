@@ -18,7 +18,7 @@ use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
 use super::job_view::JobView;
 use super::schedule_view::{RunView, ScheduleView};
-use super::{Page, Paging, foreign_cursor};
+use super::{Page, Paging, foreign_cursor, removed};
 use carillon_catalog::{Schedule, ScheduleSpec};
 use carillon_core::clock::UnixMs;
 use carillon_core::duration;
@@ -202,9 +202,7 @@ pub(in super::super) async fn list(
     let schedules = api.catalog.schedules(access.tenant.id);
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
     let ticked = api.store.ticked().await?;
-    let items =
-        page.items.iter().map(|schedule| api.schedule_view(&access, schedule, &ticked)).collect::<Result<_, _>>()?;
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+    page.shown(|schedule| api.schedule_view(&access, &schedule, &ticked)).map(Json)
 }
 
 /// Lists the results of a schedule's runs, newest first: their jobs, and the reasons of skipped runs. Runs by hand are not listed.
@@ -232,10 +230,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if api.catalog.delete_schedule(access.tenant.id, &name).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(Problem::unknown("schedule", &name))
+    removed(api.catalog.delete_schedule(access.tenant.id, &name).await?, "schedule", &name)
 }
 
 /// Pauses a schedule: it makes no jobs.

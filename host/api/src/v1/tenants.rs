@@ -13,7 +13,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
-use super::{Page, Paging};
+use super::{Page, Paging, removed};
 use carillon_catalog::{AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
 use carillon_core::json::unique::{self, UniqueValue};
 use carillon_policy::binding::{Changes, QuotaDoc};
@@ -118,10 +118,7 @@ pub(in super::super) async fn delete(
     State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if api.catalog.delete_tenant(&name).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(Problem::unknown("tenant", &name))
+    removed(api.catalog.delete_tenant(&name).await?, "tenant", &name)
 }
 
 /// Shows a tenant.

@@ -11,7 +11,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
-use super::{Page, Paging};
+use super::{Page, Paging, removed};
 use carillon_catalog::{AccessRole, ApiToken, NewToken};
 use carillon_policy::binding::parse_period;
 
@@ -124,8 +124,5 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if api.catalog.delete_token(access.tenant.id, &id).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(Problem::unknown("token", &id))
+    removed(api.catalog.delete_token(access.tenant.id, &id).await?, "token", &id)
 }

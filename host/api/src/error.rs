@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use carillon_catalog::CatalogError;
+use carillon_core::job::JobId;
 use carillon_engine::intake::{Cause, IntakeError};
 use carillon_policy::binding::Invalid;
 use carillon_policy::{Blame, Fault, LoadError};
@@ -126,6 +127,24 @@ impl Problem {
     /// 409.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
+    }
+
+    /// 409: the job's stored row cannot be read.
+    #[must_use]
+    pub fn unreadable_job(id: JobId) -> Self {
+        let detail = format!(
+            "the stored job `{id}` cannot be read, and the server's log says why: if a newer version of the server has written it, upgrade this node; otherwise remove it with DELETE /v1/jobs/{id}"
+        );
+        Self::new(StatusCode::CONFLICT, "unreadable-job", "Stored job unreadable", detail)
+    }
+
+    /// 409: the job's stored row cannot be read, and an attempt of it runs.
+    #[must_use]
+    pub fn unreadable_job_runs(id: JobId) -> Self {
+        let detail = format!(
+            "the stored job `{id}` cannot be read, and an attempt of it is running: its cancellation is recorded; send the request again when the attempt is over"
+        );
+        Self { detail, ..Self::unreadable_job(id) }
     }
 
     /// 413.
@@ -259,6 +278,7 @@ impl From<StoreError> for Problem {
                 tracing::error!(error = text, "request failed: the disk of the store is full");
                 Self::storage_full()
             }
+            StoreError::Unreadable(id) => Self::unreadable_job(id),
             StoreError::Corrupt(text) => {
                 tracing::error!(error = text, "request failed: the store is inconsistent");
                 Self::internal()

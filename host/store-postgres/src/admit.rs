@@ -11,8 +11,8 @@ use super::locks::Name;
 use super::producer_keys::Memory;
 use super::{archive, change, debounce, ticks};
 use carillon_core::job::{Admission, JobId, stands_for_later};
-use carillon_store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json};
-use carillon_store::{ChangeOutcome, IdempotentRequest, InsertOutcome, InsertResult, JobChange};
+use carillon_store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, dedupe_key};
+use carillon_store::{IdempotentRequest, InsertOutcome, InsertResult, JobChange, Replaced, are_unconditional};
 
 /// Returns the names to lock.
 ///
@@ -42,20 +42,19 @@ pub(super) async fn place(
         }
     }
     let mut placed = Vec::with_capacity(jobs.len());
-    if jobs.iter().all(|row| row.job.admission == Admission::Always) {
+    if are_unconditional(jobs) {
         job_rows::write(db, &jobs.iter().collect::<Vec<_>>()).await?;
-        placed.extend(jobs.iter().map(job_rows::stored));
+        placed.extend(jobs.iter().map(|row| InsertOutcome::stored(&row.job)));
     } else {
         for row in jobs {
             placed.push(one(db, row).await?);
         }
     }
-    let skipped_all = placed.iter().all(InsertOutcome::is_skipped);
     if let Some(once) = once
-        && !skipped_all
+        && let Some(answered) = Answered::record(once, &placed)?
     {
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
-        memory.write(db, once.expires_at, None, &to_json(&Answered::to(once, &placed))?).await?;
+        memory.write(db, once.expires_at, None, &answered).await?;
     }
     Ok(InsertResult::Placed(placed))
 }
@@ -64,17 +63,17 @@ async fn one(db: &mut PgConnection, row: &Row) -> Result<InsertOutcome, Failure>
     match &row.job.admission {
         Admission::Always => {
             job_rows::write(db, &[row]).await?;
-            Ok(job_rows::stored(row))
+            Ok(InsertOutcome::stored(&row.job))
         }
         Admission::Unique { key, window } => {
-            let key = format!("{}/{key}", row.job.group.0);
+            let key = dedupe_key(row.job.group, key);
             let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
             if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
                 return Ok(InsertOutcome::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
             job_rows::write(db, &[row]).await?;
-            Ok(job_rows::stored(row))
+            Ok(InsertOutcome::stored(&row.job))
         }
         Admission::Debounced(debounce) => debounce::place(db, row, debounce).await,
         Admission::Tick(tick) => ticks::place(db, row, tick).await,
@@ -98,12 +97,13 @@ async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Resu
     let mut cancelled = Vec::new();
     let now = row.job.created_at;
     if let Some(moved) = moved {
-        match change::change(db, row.job.tenant, &[moved], &JobChange::Withdraw, now).await?[..] {
-            [ChangeOutcome::Done] => cancelled.push(moved),
-            [ChangeOutcome::Not(state)] if state.is_final() => {
+        let withdrawn = change::change(db, row.job.tenant, &[moved], &JobChange::Withdraw, now).await?;
+        match Replaced::after_withdrawal(withdrawn.first()) {
+            Replaced::Cancelled => cancelled.push(moved),
+            Replaced::Ended => {
                 change::change(db, row.job.tenant, &[moved], &JobChange::Purge, now).await?;
             }
-            _ => return Ok(InsertOutcome::Skipped),
+            Replaced::Kept => return Ok(InsertOutcome::Skipped),
         }
     }
     let found = sqlx::query(OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref()).fetch_all(&mut *db).await?;
@@ -111,5 +111,5 @@ async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Resu
     let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref()).bind(row.job.id.0);
     query.execute(&mut *db).await?;
     job_rows::write(db, &[row]).await?;
-    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::stored_instead(&row.job, cancelled))
 }

@@ -6,9 +6,10 @@ use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::{order_keys, rows};
+use super::order_keys;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, State};
+use carillon_store::decode::{self, Columns as _};
 
 pub(super) const FINISH: &str = "
     WITH ended AS (
@@ -62,12 +63,12 @@ pub(super) const REQUEST_CANCEL: &str = "UPDATE job SET cancel_requested = TRUE 
 pub(super) async fn cancel(db: &mut PgConnection, found: &[PgRow], at: UnixMs) -> Result<Vec<JobId>, Failure> {
     let (mut ended, mut requested, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     for row in found {
-        let id = rows::job_id(row, "id")?;
-        if rows::word::<State>(row, "state")? == State::Running {
+        let id = row.job_id("id")?;
+        if row.word::<State>("state")? == State::Running {
             requested.push(id.0);
         } else {
             ended.push(Ended { id, state: State::Cancelled, at, spent: None, tried: None });
-            keys.extend(rows::order_key(row)?);
+            keys.extend(decode::order_key(row)?);
         }
     }
     if !requested.is_empty() {

@@ -5,14 +5,15 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 
 use super::error::Failure;
 use super::transaction::Verb;
-use super::{PostgresStore, locks, peers, rows};
+use super::{PostgresStore, locks, peers};
 use carillon_core::clock::UnixMs;
+use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
-use carillon_store::entities::{RecentChanges, check_generation, no_plugin};
+use carillon_store::entities::{RecentChanges, check_generation, check_unfinished, no_plugin};
 use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
@@ -69,60 +70,13 @@ const LOAD: &str = "
     ORDER BY entity.id";
 
 async fn load(db: &mut PgConnection) -> Result<(i64, Vec<Entity>), Failure> {
-    loaded(&sqlx::query(LOAD).fetch_all(db).await?)
-}
-
-fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
-    let first = found.first().ok_or_else(|| StoreError::Corrupt("the table `carillon` is empty".to_owned()))?;
-    let mut entities = Vec::with_capacity(found.len());
-    for row in found {
-        if row.try_get::<Option<i64>, _>("id")?.is_some() {
-            entities.extend(readable(row)?);
-        }
-    }
-    Ok((rows::number(first, "generation")?, entities))
-}
-
-/// Reads an entity, whatever its document is.
-///
-/// A document that is not JSON becomes null, from which nothing is read. An entity of a kind that this program does not know is left out.
-/// Neither keeps the server from starting.
-fn readable(row: &PgRow) -> Result<Option<Entity>, Failure> {
-    let kind: &str = row.try_get("kind")?;
-    if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
-        tracing::error!(kind, "ignored a stored entity of an unknown kind");
-        return Ok(None);
-    }
-    let doc = rows::document(row, "doc").unwrap_or(serde_json::Value::Null);
-    entity_with(row, doc).map(Some)
-}
-
-fn entity(row: &PgRow) -> Result<Entity, Failure> {
-    entity_with(row, rows::document(row, "doc")?)
-}
-
-fn entity_with(row: &PgRow, doc: serde_json::Value) -> Result<Entity, Failure> {
-    let kind: &str = row.try_get("kind")?;
-    let kind = Kind::ALL
-        .into_iter()
-        .find(|known| known.as_str() == kind)
-        .ok_or_else(|| StoreError::Corrupt(format!("`{kind}` is not a kind of entity")))?;
-    Ok(Entity {
-        id: row.try_get("id")?,
-        tenant: row.try_get("tenant")?,
-        kind,
-        name: row.try_get("name")?,
-        version: row.try_get("version")?,
-        doc,
-        created_at: UnixMs(row.try_get("created_at")?),
-        updated_at: UnixMs(row.try_get("updated_at")?),
-    })
+    entity::loaded(&sqlx::query(LOAD).fetch_all(db).await?, "generation")
 }
 
 const GENERATION: &str = "SELECT generation FROM carillon";
 
 async fn generation(db: &mut PgConnection) -> Result<i64, Failure> {
-    rows::number(&sqlx::query(GENERATION).fetch_one(db).await?, "generation")
+    sqlx::query(GENERATION).fetch_one(db).await?.i64("generation")
 }
 
 const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1 RETURNING generation, recent";
@@ -132,8 +86,8 @@ const PUT_RECENT: &str = "UPDATE carillon SET recent = $1";
 /// Notifies the other nodes that an entity has changed; the lock of entities is held.
 async fn changed(db: &mut PgConnection, entity: i64) -> Result<(), Failure> {
     let row = sqlx::query(NEXT_GENERATION).fetch_one(&mut *db).await?;
-    let mut recent = RecentChanges::read(row.try_get("recent")?);
-    recent.record(rows::number(&row, "generation")?, entity);
+    let mut recent = RecentChanges::read(row.text("recent")?);
+    recent.record(row.number("generation")?, entity);
     sqlx::query(PUT_RECENT).bind(to_json(&recent)?).execute(&mut *db).await?;
     peers::notify_catalog(db).await
 }
@@ -146,15 +100,11 @@ const LOAD_SOME: &str = "
 
 async fn changes(db: &mut PgConnection, since: i64) -> Result<Option<Changes>, Failure> {
     let row = sqlx::query(RECENT).fetch_one(&mut *db).await?;
-    let generation = rows::number(&row, "generation")?;
-    let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
+    let generation = row.number("generation")?;
+    let Some(ids) = RecentChanges::read(row.text("recent")?).between(since, generation) else { return Ok(None) };
     let wanted: Vec<i64> = ids.iter().copied().collect();
     let found = sqlx::query(LOAD_SOME).bind(wanted).fetch_all(db).await?;
-    let changed: Vec<_> = found.iter().filter_map(|row| readable(row).transpose()).collect::<Result<_, _>>()?;
-    for entity in &changed {
-        ids.remove(&entity.id);
-    }
-    Ok(Some(Changes { generation, changed, gone: ids.into_iter().collect() }))
+    Ok(Some(entity::changes(generation, ids, &found)?))
 }
 
 const FIND: &str = "
@@ -183,7 +133,7 @@ async fn find(
         return Ok(None);
     }
     let found = sqlx::query(sql).bind(tenant).bind(kind.as_str()).bind(name).fetch_optional(db).await?;
-    Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
+    found.as_ref().map(entity::id_and_version).transpose()
 }
 
 #[async_trait]
@@ -211,14 +161,10 @@ impl Verb for PutEntity {
                 query.fetch_one(&mut *db).await?
             }
         };
-        let entity = entity(&row)?;
+        let entity = entity::entity(&row)?;
         changed(db, entity.id).await?;
         Ok(entity)
     }
-}
-
-fn conflict(text: String) -> Result<(), Failure> {
-    Err(StoreError::Conflict(text).into())
 }
 
 const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
@@ -261,15 +207,12 @@ impl Verb for Delete {
         };
         if self.kind == Kind::Group {
             let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
-            let jobs: u64 = rows::number(&row, "jobs")?;
-            if jobs > 0 {
-                conflict(format!("the group `{}` has {jobs} waiting or running jobs", self.name))?;
-            }
+            check_unfinished(&self.name, row.number("jobs")?)?;
             sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
         } else {
             let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
             if self.kind == Kind::Plugin
-                && let Some((digest, member)) = digest_of(row.try_get("doc")?)
+                && let Some((digest, member)) = digest_of(row.text("doc")?)
             {
                 sqlx::query(DELETE_COMPONENT).bind(digest).bind(member).execute(&mut *db).await?;
             }
@@ -316,5 +259,5 @@ const COMPONENT: &str = "SELECT bytes FROM component WHERE digest = $1";
 
 async fn component(db: &mut PgConnection, digest: &str) -> Result<Option<Bytes>, Failure> {
     let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(db).await?;
-    row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()
+    row.as_ref().map(|row| row.bytes("bytes")).transpose()
 }

@@ -8,10 +8,11 @@ use uuid::Uuid;
 
 use super::archive;
 use super::error::Failure;
+use super::order_keys;
 use super::transaction::Verb;
-use super::{order_keys, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, State, TenantId};
+use carillon_store::decode::{self, Columns as _};
 use carillon_store::documents::to_json;
 use carillon_store::labels::labels;
 use carillon_store::{ChangeOutcome, Edit, JobChange, lane};
@@ -95,13 +96,13 @@ pub(super) async fn change(
         }
         JobChange::Reschedule(at) => {
             let found = waiting(db, tenant, &uuids).await?;
-            let ids = found.iter().map(|row| Ok(rows::job_id(row, "id")?.0)).collect::<Result<Vec<Uuid>, Failure>>()?;
+            let ids = found.iter().map(|row| Ok(row.job_id("id")?.0)).collect::<Result<Vec<Uuid>, Failure>>()?;
             sqlx::query(RESCHEDULE).bind(ids).bind(at.0).execute(&mut *db).await?;
             answers(&found)?
         }
         JobChange::Redrive(at) => {
             let back = sqlx::query(REDRIVE).bind(&uuids).bind(tenant.0).bind(at.0).fetch_all(&mut *db).await?;
-            let keys = back.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+            let keys = back.iter().map(decode::order_key).collect::<Result<Vec<_>, _>>()?;
             order_keys::advance(db, keys.into_iter().flatten()).await?;
             answers(&back)?
         }
@@ -122,7 +123,7 @@ async fn lock(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Result<V
 async fn waiting(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Result<Vec<PgRow>, Failure> {
     let mut waiting = Vec::new();
     for row in lock(db, tenant, ids).await? {
-        if rows::word::<State>(&row, "state")? == State::Scheduled {
+        if row.word::<State>("state")? == State::Scheduled {
             waiting.push(row);
         }
     }
@@ -130,13 +131,8 @@ async fn waiting(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Resul
 }
 
 /// Returns the outcomes of changed jobs.
-///
-/// For a running job, a cancel can only be requested.
 fn answers(rows: &[PgRow]) -> Result<HashMap<JobId, ChangeOutcome>, Failure> {
-    let answer = |row: &PgRow| {
-        let running = rows::word::<State>(row, "state")? == State::Running;
-        Ok((rows::job_id(row, "id")?, if running { ChangeOutcome::Requested } else { ChangeOutcome::Done }))
-    };
+    let answer = |row: &PgRow| Ok((row.job_id("id")?, ChangeOutcome::changed(row.word("state")?)));
     rows.iter().map(answer).collect()
 }
 
@@ -173,11 +169,7 @@ async fn why_not(
         return Ok(why);
     }
     for row in sqlx::query(STATES).bind(ids).bind(tenant.0).fetch_all(db).await? {
-        let changed = match (rows::word(&row, "state")?, change) {
-            (State::Scheduled, JobChange::Edit(_)) => ChangeOutcome::Stale,
-            (state, _) => ChangeOutcome::Not(state),
-        };
-        why.insert(rows::job_id(&row, "id")?, changed);
+        why.insert(row.job_id("id")?, ChangeOutcome::unchanged(row.word("state")?, change));
     }
     Ok(why)
 }

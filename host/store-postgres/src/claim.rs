@@ -4,21 +4,19 @@
 //! read by a separate statement, after the job's row is locked: the claiming statement sees all other rows as they were when it began, and a
 //! job may have been edited since.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::rows;
 use super::transaction::Verb;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, TenantId, Token};
-use carillon_store::unreadable::{self, Claimed, UnreadableJob};
+use carillon_core::job::{GroupId, JobId, Lease, TenantId, Token};
+use carillon_store::decode::{self, Columns as _, leased};
+use carillon_store::unreadable::Claimed;
 use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, StoreError, lane};
 
 /// Claims each group's quota: lane after lane, each in the order of the index `job_due` from its watermark on.
@@ -202,13 +200,7 @@ impl Verb for Ending {
 
     async fn run(&self, db: &mut PgConnection) -> Result<Self::Done, Failure> {
         let query = sqlx::query(ENDING).bind(self.front.0).bind(self.until.0).bind(i64::from(self.limit));
-        let lease = |row: &PgRow| {
-            Ok((
-                (rows::job_id(row, "id")?, rows::token(row)?),
-                UnixMs(row.try_get("lease_until").map_err(Failure::from)?),
-            ))
-        };
-        query.fetch_all(db).await?.iter().map(lease).collect()
+        query.fetch_all(db).await?.iter().map(leased::ending).collect()
     }
 }
 
@@ -220,11 +212,7 @@ impl Verb for Aborts {
     type Done = Vec<Abort>;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Vec<Abort>, Failure> {
-        let abort = |row: &PgRow| {
-            let (_, mode) = lane::group(row.try_get("lane").map_err(Failure::from)?);
-            Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), mode })
-        };
-        sqlx::query(ABORTS).bind(i64::from(self.0)).fetch_all(db).await?.iter().map(abort).collect()
+        sqlx::query(ABORTS).bind(i64::from(self.0)).fetch_all(db).await?.iter().map(leased::abort).collect()
     }
 }
 
@@ -288,11 +276,9 @@ async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Fail
     for row in &jobs {
         let id = row.try_get("id")?;
         ids.push(id);
-        let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
-        if last > base {
-            let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
+        if let Some((first, last)) = leased::history_range(row)? {
             spent.push(id);
-            firsts.push(base.max(last.saturating_sub(limit)).saturating_add(1));
+            firsts.push(first);
             lasts.push(last);
         }
     }
@@ -305,66 +291,14 @@ async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Fail
     Ok(Rows { jobs, specs, history })
 }
 
-/// Combines rows into leased jobs, in the order of priority, `run_at` and id.
-///
-/// Unreadable jobs are kept apart: they must not keep the others from being delivered.
+/// Combines rows into leased jobs.
 pub(super) fn claimed(rows: &Rows) -> Claimed {
-    let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
-    for row in &rows.history {
-        match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
-            Ok((job, past)) => histories.entry(job).or_default().push(past),
-            Err(failure) => {
-                let number = rows::number(row, "number").ok();
-                unreadable::note_attempt(rows::job_id(row, "job").ok().zip(number), &failure.error);
-            }
-        }
-    }
     let specs: HashMap<JobId, &PgRow> =
-        rows.specs.iter().filter_map(|row| Some((rows::job_id(row, "job").ok()?, row))).collect();
-    let mut claimed = Claimed::default();
-    for row in &rows.jobs {
-        match one(row, &specs, &mut histories) {
-            Ok(one) => claimed.leased.push(one),
-            Err(failure) => claimed.unreadable.extend(unreadable(row, failure.error)),
-        }
-    }
-    claimed.leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
-    claimed
-}
-
-/// Notes an unreadable job.
-///
-/// None if its lease cannot be read either.
-fn unreadable(row: &PgRow, error: StoreError) -> Option<UnreadableJob> {
-    let id = rows::job_id(row, "id").ok();
-    unreadable::note(id, &error);
-    let lease = (id?, rows::token(row).ok()?);
-    Some(UnreadableJob { lease, attempt_count: rows::number(row, "attempt_count").ok(), error })
-}
-
-fn one(
-    row: &PgRow,
-    specs: &HashMap<JobId, &PgRow>,
-    histories: &mut HashMap<JobId, Vec<Past>>,
-) -> Result<LeasedJob, Failure> {
-    let id = rows::job_id(row, "id")?;
-    let missing = || StoreError::Corrupt("the job has no spec".to_owned());
-    let rest = specs.get(&id).ok_or_else(missing)?;
-    let body: Bytes = rows::payload(rest, "body")?;
-    let body_len = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    let job = rows::job_with(row, None, rows::document(rest, "spec")?, body_len)?;
-    let mut history = histories.remove(&job.id).unwrap_or_default();
-    history.sort_by_key(|past| past.number);
-    // For policies, attempts count from the last redrive.
-    history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
-    let until = UnixMs(row.try_get("lease_until")?);
-    Ok(LeasedJob {
-        token: rows::token(row)?,
-        lost_leases: rows::number(row, "lost_leases")?,
-        until,
-        body,
-        history,
-        job,
+        rows.specs.iter().filter_map(|row| Some((row.job_id("job").ok()?, row))).collect();
+    leased::claimed(&rows.jobs, &rows.history, |row| {
+        let missing = || StoreError::Corrupt("the job has no spec".to_owned());
+        let rest = specs.get(&row.job_id("id")?).ok_or_else(missing)?;
+        Ok((rest.document("spec")?, rest.bytes("body")?))
     })
 }
 
@@ -383,7 +317,7 @@ impl Verb for Extend {
         let mut ours: HashSet<Lease> = HashSet::with_capacity(ids.len());
         let query = sqlx::query(EXTEND).bind(ids).bind(tokens).bind(self.lease_until.0);
         for row in &query.fetch_all(db).await? {
-            ours.insert((rows::job_id(row, "id")?, rows::token(row)?));
+            ours.insert(decode::lease(row)?);
         }
         Ok(self.leases.iter().map(|lease| ours.contains(lease)).collect())
     }

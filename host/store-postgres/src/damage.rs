@@ -78,7 +78,7 @@ async fn what_is_damaged_does_not_stop_the_rest(fresh: &Fresh<'_>) {
     let world = World::new(Box::new(Postgres::new(url))).await;
     let jobs = world.insert_due(3).await;
     fresh.cluster.sql(&database, &format!("UPDATE job_spec SET spec = '{{' WHERE job = '{}'", jobs[1]));
-    assert!(matches!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Corrupt(_))));
+    assert_eq!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Unreadable(jobs[1])));
     assert_eq!(conformance::ids(&world.claim(NOW, 10).await), [jobs[0], jobs[2]]);
     let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true, carries: Carries::First };
     let job = || NewJob { admission: Admission::Debounced(debounce.clone()), ..world.job(NOW) };

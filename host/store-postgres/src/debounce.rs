@@ -10,7 +10,7 @@ use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
 use super::{change, order_keys, reads};
 use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest};
-use carillon_store::documents::{DEBOUNCE, millis, to_json};
+use carillon_store::documents::{DEBOUNCE, last_accepted, millis, to_json};
 use carillon_store::{InsertOutcome, StoreError, lane};
 
 /// The lock keeps the job unchanged until the transaction changes it.
@@ -28,8 +28,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce)
     let now = row.job.created_at;
     let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
     let found = memory.read(db, now).await?;
-    let last = found.as_ref().map(|found| serde_json::from_str::<LastAccepted>(&found.doc)).transpose();
-    let forgotten = last.is_err();
+    let (last, forgotten) = last_accepted(found.as_ref().map(|found| found.doc.as_str()));
     let newest = match found.and_then(|found| found.job) {
         Some(job) => {
             sqlx::query(LOCK).bind(job.0).bind(row.job.tenant.0).execute(&mut *db).await?;
@@ -37,7 +36,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce)
         }
         None => None,
     };
-    match (debounce.decide(now, last.unwrap_or_default(), Newest::of(newest.as_ref())), newest) {
+    match (debounce.decide(now, last, Newest::of(newest.as_ref())), newest) {
         (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => {
             Ok(InsertOutcome::Debounced(Box::new(job)))
         }
@@ -47,7 +46,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce)
         }
         (Debounced::Miss(run_at), _) => {
             let doc = to_json(&LastAccepted { at: run_at })?;
-            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
+            memory.write(db, debounce.kept_until(run_at), Some(row.job.id), &doc).await?;
             let mut row = row.clone();
             row.job.run_at = run_at;
             job_rows::write(db, &[&row]).await?;
@@ -59,7 +58,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce)
 /// Gives the request of `row` to a waiting job.
 async fn carry(db: &mut PgConnection, row: &Row, before: Job) -> Result<InsertOutcome, Failure> {
     let new = &row.job;
-    let lane = lane::of(new.group, new.spec.dispatch_mode(), new.priority);
+    let lane = lane::of_new(new);
     let query = sqlx::query(CARRY).bind(before.id.0).bind(new.tenant.0).bind(new.group.0);
     let query = query.bind(new.name.as_deref()).bind(lane).bind(new.order_key.as_deref());
     let query = query.bind(new.deadline.map(|at| at.0)).bind(new.deadline.map(|at| millis(at.since(new.created_at))));

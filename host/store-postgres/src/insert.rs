@@ -8,8 +8,7 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::transaction::Verb;
 use super::{admit, locks};
-use carillon_core::job::Admission;
-use carillon_store::{IdempotentRequest, InsertResult, StoreError};
+use carillon_store::{IdempotentRequest, InsertOutcome, InsertResult, StoreError, are_unconditional};
 
 /// Jobs that are stored without a condition.
 pub(super) struct Plain(pub(super) Vec<Row>);
@@ -24,12 +23,12 @@ impl Shared for Plain {
 
     async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<InsertResult, StoreError>>, Failure> {
         let live = job_rows::live_groups(db, calls.iter().flat_map(|call| &call.0)).await?;
-        let is_live = |call: &&&Self| job_rows::all_live(&live, &call.0);
+        let is_live = |call: &&&Self| live.accept(&call.0);
         let rows: Vec<&Row> = calls.iter().filter(is_live).flat_map(|call| &call.0).collect();
         job_rows::write(db, &rows).await?;
         let done = |call: &&Self| {
             if is_live(&call) {
-                Ok(InsertResult::Placed(call.0.iter().map(job_rows::stored).collect()))
+                Ok(InsertResult::Placed(call.0.iter().map(|row| InsertOutcome::stored(&row.job)).collect()))
             } else {
                 Err(StoreError::NoSuchGroup)
             }
@@ -46,7 +45,7 @@ pub(super) struct Conditional {
 
 /// Returns whether these jobs are stored without a condition.
 pub(super) fn is_plain(rows: &[Row], once: Option<&IdempotentRequest>) -> bool {
-    once.is_none() && rows.iter().all(|row| row.job.admission == Admission::Always)
+    once.is_none() && are_unconditional(rows)
 }
 
 #[async_trait]
@@ -56,7 +55,7 @@ impl Verb for Conditional {
     async fn run(&self, db: &mut PgConnection) -> Result<InsertResult, Failure> {
         locks::take(db, admit::names(&self.rows, self.once.as_ref())).await?;
         let live = job_rows::live_groups(db, self.rows.iter()).await?;
-        if !job_rows::all_live(&live, &self.rows) {
+        if !live.accept(&self.rows) {
             return Err(StoreError::NoSuchGroup.into());
         }
         admit::place(db, &self.rows, self.once.as_ref()).await

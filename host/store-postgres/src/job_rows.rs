@@ -1,18 +1,16 @@
 //! Rows of jobs, and the statements that store them.
 
-use std::collections::HashSet;
-
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::error::Failure;
 use super::order_keys;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, NewJob};
+use carillon_core::job::NewJob;
 use carillon_store::documents::{millis, to_json};
 use carillon_store::labels::labels;
-use carillon_store::{INSERT_LIMIT, InsertOutcome, StoreError, lane};
+use carillon_store::live_groups::LiveGroups;
+use carillon_store::{StoreError, check_count, lane};
 
 /// Selects the groups that accept jobs, with their tenants.
 ///
@@ -48,39 +46,31 @@ pub(super) struct Row {
 impl Row {
     /// Returns the job's lane and `run_at`.
     pub(super) fn place(&self) -> (i64, UnixMs) {
-        (lane::of(self.job.group, self.job.spec.dispatch_mode(), self.job.priority), self.job.run_at)
+        (lane::of_new(&self.job), self.job.run_at)
+    }
+}
+
+impl AsRef<NewJob> for Row {
+    fn as_ref(&self) -> &NewJob {
+        &self.job
     }
 }
 
 /// Encodes jobs as rows, in the caller's task.
 pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
-    if jobs.len() > INSERT_LIMIT {
-        return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
-    }
+    check_count(jobs.len())?;
     let row = |job: NewJob| Ok(Row { spec: to_json(&job.spec)?, labels: labels(&job.spec.metadata)?, job });
     jobs.into_iter().map(row).collect()
 }
 
-/// Returns the outcome of a job that is stored unchanged.
-pub(super) fn stored(row: &Row) -> InsertOutcome {
-    InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
-}
-
-/// Returns the groups of these jobs that accept jobs, each with its tenant.
+/// Returns the groups of these jobs that accept jobs.
 pub(super) async fn live_groups(
     db: &mut PgConnection,
     rows: impl Iterator<Item = &Row>,
-) -> Result<HashSet<(i64, i64)>, Failure> {
-    let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
-    let groups: Vec<i64> = groups.into_iter().collect();
+) -> Result<LiveGroups, Failure> {
+    let groups: Vec<i64> = LiveGroups::wanted(rows).into_iter().collect();
     let found = sqlx::query(LIVE_GROUPS).bind(groups).fetch_all(db).await?;
-    let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
-    live.collect()
-}
-
-/// Returns whether all of these jobs are for groups that accept jobs.
-pub(super) fn all_live(live: &HashSet<(i64, i64)>, rows: &[Row]) -> bool {
-    rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0)))
+    LiveGroups::read(&found)
 }
 
 /// Inserts jobs, and unblocks the ones whose order key was free.
@@ -100,7 +90,7 @@ pub(super) async fn write(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Fa
         .bind(optional(|job| job.deadline.map(|at| at.0)))
         .bind(optional(|job| job.max_delay.map(millis)))
         .bind(numbers(|job| i64::from(job.seed)))
-        .bind(optional(schedule))
+        .bind(optional(|job| job.admission.schedule()))
         .bind(rows.iter().map(|row| row.job.name.as_deref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.job.order_key.as_deref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.spec.as_str()).collect::<Vec<_>>())
@@ -109,13 +99,6 @@ pub(super) async fn write(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Fa
     query.execute(&mut *db).await.map_err(duplicate)?;
     let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
     order_keys::advance(db, keys).await
-}
-
-fn schedule(job: &NewJob) -> Option<i64> {
-    match &job.admission {
-        Admission::Tick(tick) => Some(tick.schedule),
-        _ => None,
-    }
 }
 
 fn duplicate(error: sqlx::Error) -> Failure {

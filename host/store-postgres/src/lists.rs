@@ -1,15 +1,15 @@
 //! Lists of jobs, merged from the tables of ended and of unfinished jobs.
 
-use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::rows;
 use carillon_core::job::{Job, JobId, State};
+use carillon_store::decode::{self, Columns as _};
 use carillon_store::documents::to_json;
 use carillon_store::labels::label;
-use carillon_store::unreadable::{self, Page};
+use carillon_store::unreadable::Page;
 use carillon_store::{JobFilter, JobsQuery, NameFilter, NamesQuery};
 
 /// Selects a group's jobs in one state, in the order of the index `job_state` or `job_done_state`.
@@ -153,17 +153,12 @@ async fn page(db: &mut PgConnection, query: &JobsQuery, sql: String) -> Result<V
     while let Some((before, limit)) = page.wanted() {
         let asked = bind(sql.clone(), &query.filter, before)?.bind(i64::from(limit));
         let found = asked.fetch_all(&mut *db).await?;
-        let last = found.iter().filter_map(|row| rows::job_id(row, "id").ok()).min();
-        page.add(found.len(), last.map(Some), found.iter().filter_map(readable));
+        let last = found.iter().filter_map(|row| row.job_id("id").ok()).min();
+        page.add(found.len(), last.map(Some), found.iter().filter_map(decode::listed_job));
     }
     let mut jobs = page.items();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
-}
-
-/// Returns the job of a row of `job_shown`, if it can be read.
-fn readable(row: &PgRow) -> Option<Job> {
-    unreadable::readable(rows::job_id(row, "id").ok(), rows::job(row))
 }
 
 /// Counts jobs window by window, each with statements of a bounded duration, so that a large group takes long and does not fail.
@@ -191,7 +186,7 @@ impl<'f> Count<'f> {
         let first = window.fetch_optional(&mut *db).await?;
         let sql = count_sql(filter.among(), name);
         let query = bind(sql, filter, Some(JobId(self.before)))?.bind(first.unwrap_or(Uuid::nil()));
-        self.jobs += rows::number::<u64>(&query.fetch_one(db).await?, "jobs")?;
+        self.jobs += query.fetch_one(db).await?.number::<u64>("jobs")?;
         let Some(first) = first else { return Ok(Some(self.jobs)) };
         self.before = first;
         Ok(None)
@@ -230,7 +225,7 @@ pub(super) async fn newest_of_names(db: &mut PgConnection, query: &NamesQuery) -
         let asked = asked.bind(after).bind(&query.prefix).bind(i64::from(limit));
         let found = asked.fetch_all(&mut *db).await?;
         let last = found.last().and_then(|row| row.try_get("name").ok());
-        page.add(found.len(), last, found.iter().filter_map(readable));
+        page.add(found.len(), last, found.iter().filter_map(decode::listed_job));
     }
     Ok(page.items())
 }

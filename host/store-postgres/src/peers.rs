@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::error::Failure;
 use super::transaction::Verb;
-use super::{PostgresStore, locks, rows};
+use super::{PostgresStore, locks};
 use carillon_core::clock::UnixMs;
+use carillon_store::decode::Columns as _;
 use carillon_store::documents::{millis, to_json};
 use carillon_store::{Heartbeat, Member, MemberList, Peers, Signal, Signals, StoreError};
 
@@ -100,7 +101,7 @@ fn member(row: &PgRow) -> Result<Member, Failure> {
         id: row.try_get("id")?,
         since: UnixMs(row.try_get("since")?),
         beat_at: UnixMs(row.try_get("beat_at")?),
-        doc: rows::document(row, "doc")?,
+        doc: row.document("doc")?,
     })
 }
 

@@ -1,12 +1,12 @@
 //! Records of producers' keys, each kept for a time: responses by idempotency key, jobs by dedupe key, due times by debounce key.
 
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::error::Failure;
 use super::reads;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId, TenantId};
+use carillon_store::decode::Columns as _;
 
 /// A record of a producer's key.
 ///
@@ -36,7 +36,7 @@ impl Memory<'_> {
     pub(super) async fn read(&self, db: &mut PgConnection, now: UnixMs) -> Result<Option<Remembered>, Failure> {
         let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
         let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
-        Ok(Some(Remembered { job: row.try_get::<Option<_>, _>("job")?.map(JobId), doc: row.try_get("doc")? }))
+        Ok(Some(Remembered { job: row.opt_job_id("job")?, doc: row.text("doc")?.to_owned() }))
     }
 
     /// Returns the recorded job, if it still exists.

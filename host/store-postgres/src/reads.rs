@@ -8,11 +8,11 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::Failure;
-use super::rows;
 use super::scan_watermarks::{Fronts, Look};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use carillon_store::unreadable::{Page, note_attempt};
+use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, TenantId};
+use carillon_store::decode::{self, Columns as _};
+use carillon_store::unreadable::Page;
 use carillon_store::{Backlog, GroupBacklog, Stats, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
@@ -52,7 +52,7 @@ pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = $1 AND tenant =
 /// Reads a job on the connection that may have changed it.
 pub(super) async fn job_on(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
     let row = sqlx::query(JOB).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
-    row.as_ref().map(rows::job).transpose()
+    row.map(|row| decode::only_job(id, &row)).transpose()
 }
 
 pub(super) const BODY: &str = "
@@ -63,7 +63,7 @@ pub(super) const BODY: &str = "
 
 pub(super) async fn body(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
     let row = sqlx::query(BODY).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
-    row.as_ref().map(|row| rows::payload(row, "body")).transpose()
+    row.as_ref().map(|row| row.bytes("body")).transpose()
 }
 
 pub(super) const ATTEMPTS: &str = "
@@ -84,12 +84,9 @@ pub(super) async fn attempts(
     while let Some((after, limit)) = page.wanted() {
         let query = sqlx::query(ATTEMPTS).bind(id.0).bind(tenant.0).bind(i64::from(after)).bind(i64::from(limit));
         let found = query.fetch_all(&mut *db).await?;
-        let number = |row: &PgRow| rows::number(row, "number").ok();
-        let readable = |row: &PgRow| {
-            let noted = |failure: Failure| note_attempt(number(row).map(|number| (id, number)), &failure.error);
-            rows::attempt(row).map_err(noted).ok()
-        };
-        page.add(found.len(), found.last().and_then(number), found.iter().filter_map(readable));
+        let number = |row: &PgRow| row.number("number").ok();
+        let readable = found.iter().filter_map(|row| decode::listed_attempt(id, row));
+        page.add(found.len(), found.last().and_then(number), readable);
     }
     Ok(page.items())
 }
@@ -113,12 +110,7 @@ pub(super) const BACKLOG: &str = "
 
 pub(super) async fn backlog(db: &mut PgConnection, now: UnixMs) -> Result<Backlog, Failure> {
     let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(db).await?;
-    Ok(Backlog {
-        waiting: rows::number(&row, "waiting")?,
-        due: rows::number(&row, "due")?,
-        earliest: row.try_get::<Option<i64>, _>("earliest")?.map(UnixMs),
-        database_bytes: rows::number(&row, "bytes")?,
-    })
+    decode::backlog(&row)
 }
 
 pub(super) async fn stats(
@@ -127,13 +119,5 @@ pub(super) async fn stats(
     group: GroupId,
     now: UnixMs,
 ) -> Result<Stats, Failure> {
-    let mut counts = Vec::new();
-    for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(db).await? {
-        let state = match row.try_get("state")? {
-            "available" => None,
-            _ => Some(rows::word::<State>(&row, "state")?),
-        };
-        counts.push((state, rows::number(&row, "jobs")?));
-    }
-    Ok(Stats::of(counts))
+    decode::stats(&sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(db).await?)
 }

@@ -6,17 +6,17 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::archive::{self, Ended};
 use super::batch::Shared;
 use super::error::Failure;
-use super::{job_rows, order_keys, rows};
+use super::{job_rows, order_keys};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, Next, Settlement, State, Token};
-use carillon_store::documents::to_json;
+use carillon_store::decode::{self, Columns as _};
+use carillon_store::documents::attempt_detail;
 use carillon_store::{SettleOutcome, StoreError};
 
 /// Selects and locks unfinished jobs, leased or not: a condition on leased ones could make PostgreSQL scan all leased jobs.
@@ -52,10 +52,9 @@ pub(super) struct Row {
 
 /// Encodes settlements as rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
-    let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| to_json(&it.detail)).transpose();
     let row = |mut settlement: Settlement| {
         let follow_ups = job_rows::rows(std::mem::take(&mut settlement.follow_ups))?;
-        Ok(Row { detail: detail(&settlement)?, follow_ups, settlement })
+        Ok(Row { detail: attempt_detail(&settlement)?, follow_ups, settlement })
     };
     settlements.into_iter().map(row).collect()
 }
@@ -140,9 +139,9 @@ async fn locked(db: &mut PgConnection, rows: &[&Row]) -> Result<HashMap<(JobId, 
     let ids: HashSet<Uuid> = rows.iter().map(|row| row.settlement.id.0).collect();
     let mut leases = HashMap::new();
     for row in &sqlx::query(LOCK).bind(ids.into_iter().collect::<Vec<_>>()).fetch_all(db).await? {
-        let lease = Lease { cancel_requested: row.try_get("cancel_requested")?, order_key: rows::order_key(row)? };
-        if rows::word::<State>(row, "state")? == State::Running {
-            leases.insert((rows::job_id(row, "id")?, rows::token(row)?), lease);
+        let lease = Lease { cancel_requested: row.bool("cancel_requested")?, order_key: decode::order_key(row)? };
+        if row.word::<State>("state")? == State::Running {
+            leases.insert(decode::lease(row)?, lease);
         }
     }
     Ok(leases)
@@ -159,7 +158,7 @@ fn step(settlement: &Settlement, cancel_requested: bool) -> Step {
 
 /// Returns the new number of spent attempts, if the settlement spends one.
 fn spent(settlement: &Settlement) -> Option<i64> {
-    settlement.attempt.as_ref().filter(|_| settlement.spends()).map(|attempt| i64::from(attempt.number))
+    settlement.spent().map(i64::from)
 }
 
 /// Returns the status and the error of the attempt, if one was made or tried.
@@ -167,7 +166,7 @@ fn spent(settlement: &Settlement) -> Option<i64> {
 /// PostgreSQL cannot store texts with the character zero.
 fn tried(settlement: &Settlement) -> Option<(Option<i64>, Option<String>)> {
     settlement.attempt.as_ref().map(|attempt| {
-        let error = attempt.detail.error.as_ref().map(|error| error.code.as_str().replace('\0', "\u{fffd}"));
+        let error = settlement.error_code().map(|code| code.replace('\0', "\u{fffd}"));
         (attempt.status.map(i64::from), error)
     })
 }
@@ -208,18 +207,11 @@ async fn put_attempts(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Failur
     Ok(())
 }
 
-/// Stores the follow-up jobs.
-///
-/// A missing group must not make the parent job's settlement fail.
+/// Stores the follow-up jobs whose groups accept them.
 async fn write_follow_ups(db: &mut PgConnection, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());
     }
     let live = job_rows::live_groups(db, jobs.iter().copied()).await?;
-    let (stored, left): (Vec<&job_rows::Row>, Vec<_>) =
-        jobs.into_iter().partition(|row| live.contains(&(row.job.group.0, row.job.tenant.0)));
-    if !left.is_empty() {
-        tracing::error!(jobs = left.len(), "dropped follow-up jobs whose group was deleted");
-    }
-    job_rows::write(db, &stored).await
+    job_rows::write(db, &live.follow_ups(jobs)).await
 }

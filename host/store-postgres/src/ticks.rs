@@ -1,16 +1,15 @@
 //! Ticks of schedules: each makes one job, on the node that notices it first, or is recorded as skipped.
 
 use async_trait::async_trait;
-use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 
+use super::archive;
 use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::locks::{self, Name};
 use super::transaction::Verb;
-use super::{archive, rows};
-use carillon_core::clock::UnixMs;
-use carillon_core::job::{JobId, Overlap, SkipReason, SkippedTicks, Tick};
+use carillon_core::job::{JobId, Overlap, SkippedTicks, Tick};
+use carillon_store::decode::{self, Columns as _};
 use carillon_store::{InsertOutcome, TickRecord, Ticked, TicksQuery};
 
 pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = $1 AND at = $2";
@@ -39,20 +38,14 @@ pub(super) const PUT_TICKED: &str = "
 /// Stores the job of a tick, or leaves it out; the schedule is locked.
 pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Result<InsertOutcome, Failure> {
     let found = sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0).fetch_optional(&mut *db).await?;
-    let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
-    if ran.is_some_and(|ran| ran || !tick.again) {
+    let ran = found.map(|found| found.bool("ran")).transpose()?;
+    if tick.is_handled(ran) {
         return Ok(InsertOutcome::Skipped);
     }
     let runs = sqlx::query(RUNS).bind(tick.schedule).fetch_optional(&mut *db).await?;
-    let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
-    let reason = if tick.max_runs.is_some_and(|most| runs >= most) {
-        Some(SkipReason::MaxRuns)
-    } else if tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await? {
-        Some(SkipReason::Overlap)
-    } else {
-        None
-    };
-    if let Some(reason) = reason {
+    let runs: u64 = runs.map(|found| found.number("runs")).transpose()?.unwrap_or(0);
+    let unfinished = tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await?;
+    if let Some(reason) = tick.reason_to_skip(runs, unfinished) {
         put_skipped(db, tick.schedule, &SkippedTicks::one(tick.at, reason)).await?;
         return Ok(InsertOutcome::TickSkipped(reason));
     }
@@ -66,11 +59,11 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Resu
     };
     job_rows::write(db, &[row]).await?;
     put_tick(db, tick, row.job.id).await?;
-    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::stored_instead(&row.job, cancelled))
 }
 
 async fn has_unfinished(db: &mut PgConnection, schedule: i64) -> Result<bool, Failure> {
-    Ok(sqlx::query(UNFINISHED).bind(schedule).fetch_one(db).await?.try_get("unfinished")?)
+    sqlx::query(UNFINISHED).bind(schedule).fetch_one(db).await?.bool("unfinished")
 }
 
 async fn put_tick(db: &mut PgConnection, tick: &Tick, job: JobId) -> Result<(), Failure> {
@@ -105,7 +98,7 @@ impl Verb for SkipTicks {
         let mut written = Vec::with_capacity(self.0.len());
         for (schedule, skipped) in &self.0 {
             let last = sqlx::query(LAST).bind(schedule).fetch_optional(&mut *db).await?;
-            let last: Option<i64> = last.map(|row| row.try_get("last")).transpose()?;
+            let last: Option<i64> = last.map(|row| row.i64("last")).transpose()?;
             let is_new = last.is_none_or(|last| last < skipped.first.0);
             if is_new {
                 put_skipped(db, *schedule, skipped).await?;
@@ -123,17 +116,7 @@ pub(super) const TICKED: &str = "
 
 /// Returns the progress of each schedule.
 pub(super) async fn ticked(db: &mut PgConnection) -> Result<Vec<Ticked>, Failure> {
-    let ticked = |row: &PgRow| {
-        Ok(Ticked {
-            schedule: row.try_get("schedule")?,
-            last: UnixMs(row.try_get("last")?),
-            runs: rows::number(row, "runs")?,
-            extra: rows::number(row, "extra")?,
-            skipped: rows::number(row, "skipped")?,
-            reason: rows::word_if_any(row, "reason")?,
-        })
-    };
-    sqlx::query(TICKED).fetch_all(db).await?.iter().map(ticked).collect()
+    sqlx::query(TICKED).fetch_all(db).await?.iter().map(decode::ticked).collect()
 }
 
 /// Ticks before 1970 are runs that were requested by hand.
@@ -143,19 +126,6 @@ pub(super) const TICKS: &str = "
 
 /// Returns a page of a schedule's ticks.
 pub(super) async fn ticks(db: &mut PgConnection, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
-    let record = |row: &PgRow| {
-        let at = UnixMs(row.try_get("at")?);
-        let skipped = match rows::word_if_any(row, "reason")? {
-            None => None,
-            Some(reason) => Some(SkippedTicks {
-                first: UnixMs(row.try_get("skipped_from")?),
-                last: at,
-                count: rows::number(row, "skipped_count")?,
-                reason,
-            }),
-        };
-        Ok(TickRecord { at, job: row.try_get::<Option<uuid::Uuid>, _>("job")?.map(JobId), skipped })
-    };
     let query = sqlx::query(TICKS).bind(query.schedule).bind(query.before.0).bind(i64::from(query.limit));
-    query.fetch_all(db).await?.iter().map(record).collect()
+    query.fetch_all(db).await?.iter().map(decode::tick_record).collect()
 }

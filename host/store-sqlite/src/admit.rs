@@ -2,7 +2,6 @@
 //!
 //! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
 
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::db::{Db, with_nulls};
@@ -12,9 +11,10 @@ use super::producer_keys::Memory;
 use super::ticks::{PUT_TICK, PUT_TICKED};
 use super::{change, debounce, order_keys, rows, ticks};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, JobId, Overlap, SkipReason, SkippedTicks, State, Tick, stands_for_later};
-use carillon_store::documents::{Answered, DEDUPE, IDEMPOTENCY, to_json};
-use carillon_store::{ChangeOutcome, IdempotentRequest, InsertOutcome, InsertResult, JobChange};
+use carillon_core::job::{Admission, JobId, Overlap, SkippedTicks, State, Tick, stands_for_later};
+use carillon_store::decode::{self, Columns as _};
+use carillon_store::documents::{Answered, DEDUPE, IDEMPOTENCY, dedupe_key};
+use carillon_store::{IdempotentRequest, InsertOutcome, InsertResult, JobChange, Replaced, are_unconditional};
 
 /// Stores the jobs of one call, in order.
 pub(super) async fn place(
@@ -28,21 +28,19 @@ pub(super) async fn place(
         return Ok(InsertResult::Replayed(answer));
     }
     let mut placed = Vec::with_capacity(jobs.len());
-    if jobs.iter().all(|row| row.job.admission == Admission::Always) {
+    if are_unconditional(jobs) {
         job_rows::write(db, &jobs.iter().collect::<Vec<_>>()).await?;
-        placed.extend(jobs.iter().map(job_rows::stored));
+        placed.extend(jobs.iter().map(|row| InsertOutcome::stored(&row.job)));
     } else {
         for row in jobs {
             placed.push(one(db, row).await?);
         }
     }
-    let skipped_all = placed.iter().all(InsertOutcome::is_skipped);
     if let Some(once) = once
-        && !skipped_all
+        && let Some(answered) = Answered::record(once, &placed)?
     {
-        let answered = Answered::to(once, &placed);
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
-        memory.write(db, once.expires_at, None, &to_json(&answered)?).await?;
+        memory.write(db, once.expires_at, None, &answered).await?;
     }
     Ok(InsertResult::Placed(placed))
 }
@@ -57,17 +55,17 @@ async fn one(db: &mut Db, row: &Row) -> Result<InsertOutcome, Failure> {
     match &row.job.admission {
         Admission::Always => {
             job_rows::write(db, &[row]).await?;
-            Ok(job_rows::stored(row))
+            Ok(InsertOutcome::stored(&row.job))
         }
         Admission::Unique { key, window } => {
-            let key = format!("{}/{key}", row.job.group.0);
+            let key = dedupe_key(row.job.group, key);
             let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
             if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
                 return Ok(InsertOutcome::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
             job_rows::write(db, &[row]).await?;
-            Ok(job_rows::stored(row))
+            Ok(InsertOutcome::stored(&row.job))
         }
         Admission::Debounced(debounce) => debounce::place(db, row, debounce).await,
         Admission::Tick(tick) => tick_of(db, row, tick).await,
@@ -90,23 +88,24 @@ pub(super) const UNNAME_LATER: &str = "UPDATE job SET name = NULL WHERE grp = ?1
 
 async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<InsertOutcome, Failure> {
     let mut cancelled = Vec::new();
+    let now = row.job.created_at;
     if let Some(moved) = moved {
-        let (tenant, now) = (row.job.tenant, row.job.created_at);
-        match change::change(db, tenant, &[moved], &JobChange::Withdraw, now).await?[..] {
-            [ChangeOutcome::Done] => cancelled.push(moved),
-            [ChangeOutcome::Not(state)] if state.is_final() => {
-                change::change(db, tenant, &[moved], &JobChange::Purge, now).await?;
+        let withdrawn = change::change(db, row.job.tenant, &[moved], &JobChange::Withdraw, now).await?;
+        match Replaced::after_withdrawal(withdrawn.first()) {
+            Replaced::Cancelled => cancelled.push(moved),
+            Replaced::Ended => {
+                change::change(db, row.job.tenant, &[moved], &JobChange::Purge, now).await?;
             }
-            _ => return Ok(InsertOutcome::Skipped),
+            Replaced::Kept => return Ok(InsertOutcome::Skipped),
         }
     }
     let query = sqlx::query(CANCEL_OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref());
-    let found = db.fetch_all(query.bind(row.job.created_at.0)).await?;
+    let found = db.fetch_all(query.bind(now.0)).await?;
     cancelled.extend(cancelled_of(db, &found).await?);
     let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref());
     db.execute(query.bind(rows::id(row.job.id))).await?;
     job_rows::write(db, &[row]).await?;
-    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::stored_instead(&row.job, cancelled))
 }
 
 pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = ?1 AND at = ?2";
@@ -128,20 +127,14 @@ pub(super) const CANCEL_OF_SCHEDULE: &str = "
 
 async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<InsertOutcome, Failure> {
     let found = db.fetch_optional(sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0)).await?;
-    let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
-    if ran.is_some_and(|ran| ran || !tick.again) {
+    let ran = found.map(|found| found.bool("ran")).transpose()?;
+    if tick.is_handled(ran) {
         return Ok(InsertOutcome::Skipped);
     }
     let runs = db.fetch_optional(sqlx::query(RUNS).bind(tick.schedule)).await?;
-    let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
-    let reason = if tick.max_runs.is_some_and(|most| runs >= most) {
-        Some(SkipReason::MaxRuns)
-    } else if tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await? {
-        Some(SkipReason::Overlap)
-    } else {
-        None
-    };
-    if let Some(reason) = reason {
+    let runs: u64 = runs.map(|found| found.number("runs")).transpose()?.unwrap_or(0);
+    let unfinished = tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await?;
+    if let Some(reason) = tick.reason_to_skip(runs, unfinished) {
         ticks::put(db, tick.schedule, &SkippedTicks::one(tick.at, reason)).await?;
         return Ok(InsertOutcome::TickSkipped(reason));
     }
@@ -151,11 +144,11 @@ async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<InsertOutcome, F
     };
     job_rows::write(db, &[row]).await?;
     put_tick(db, tick, row.job.id).await?;
-    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::stored_instead(&row.job, cancelled))
 }
 
 async fn has_unfinished(db: &mut Db, schedule: i64) -> Result<bool, Failure> {
-    Ok(db.fetch_one(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule)).await?.try_get("unfinished")?)
+    db.fetch_one(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule)).await?.bool("unfinished")
 }
 
 /// Cancels the unfinished jobs of a schedule; returns the jobs that have ended by it.
@@ -168,11 +161,11 @@ async fn cancel_earlier(db: &mut Db, schedule: i64, now: UnixMs) -> Result<Vec<J
 async fn cancelled_of(db: &mut Db, found: &[SqliteRow]) -> Result<Vec<JobId>, Failure> {
     let mut cancelled = Vec::new();
     for row in found {
-        if rows::word::<State>(row, "state")? == State::Cancelled {
-            cancelled.push(rows::job_id(row, "id")?);
+        if row.word::<State>("state")? == State::Cancelled {
+            cancelled.push(row.job_id("id")?);
         }
     }
-    let keys = found.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+    let keys = found.iter().map(decode::order_key).collect::<Result<Vec<_>, _>>()?;
     order_keys::advance(db, keys.into_iter().flatten()).await?;
     Ok(cancelled)
 }

@@ -5,22 +5,22 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 use super::SqliteStore;
 use super::db::Db;
 use super::error::Failure;
-use super::rows;
 use carillon_core::clock::UnixMs;
+use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
-use carillon_store::entities::{RecentChanges, check_generation, no_plugin};
+use carillon_store::entities::{RecentChanges, check_generation, check_unfinished, no_plugin};
 use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
 impl Entities for SqliteStore {
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
         let rows = sqlx::query(LOAD).fetch_all(&mut *self.readers.take().await?).await.map_err(Failure::from)?;
-        Ok(loaded(&rows)?)
+        Ok(entity::loaded(&rows, "number")?)
     }
 
     async fn changes(&self, since: i64) -> Result<Option<Changes>, StoreError> {
@@ -30,7 +30,7 @@ impl Entities for SqliteStore {
 
     async fn generation(&self) -> Result<i64, StoreError> {
         let row = sqlx::query(GENERATION).fetch_one(&mut *self.readers.take().await?).await.map_err(Failure::from)?;
-        Ok(rows::number(&row, "number")?)
+        Ok(row.number("number")?)
     }
 
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
@@ -64,7 +64,7 @@ impl Entities for SqliteStore {
             .fetch_optional(&mut *self.readers.take().await?)
             .await
             .map_err(Failure::from)?;
-        Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
+        Ok(row.as_ref().map(|row| row.bytes("bytes")).transpose()?)
     }
 }
 
@@ -72,53 +72,6 @@ impl Entities for SqliteStore {
 const LOAD: &str = "
     SELECT generation.number, entity.* FROM generation LEFT JOIN entity ON entity.deleted_at IS NULL
     ORDER BY entity.id";
-
-fn loaded(found: &[SqliteRow]) -> Result<(i64, Vec<Entity>), Failure> {
-    let first = found.first().ok_or_else(|| StoreError::Corrupt("the table `generation` is empty".to_owned()))?;
-    let mut entities = Vec::with_capacity(found.len());
-    for row in found {
-        if row.try_get::<Option<i64>, _>("id")?.is_some() {
-            entities.extend(readable(row)?);
-        }
-    }
-    Ok((rows::number(first, "number")?, entities))
-}
-
-/// Reads an entity, whatever its document is.
-///
-/// A document that is not JSON becomes null, from which nothing is read. An entity of a kind that this program does not know is left out.
-/// Neither keeps the server from starting.
-fn readable(row: &SqliteRow) -> Result<Option<Entity>, Failure> {
-    let kind: &str = row.try_get("kind")?;
-    if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
-        tracing::error!(kind, "ignored a stored entity of an unknown kind");
-        return Ok(None);
-    }
-    let doc = rows::document(row, "doc").unwrap_or(serde_json::Value::Null);
-    entity_with(row, doc).map(Some)
-}
-
-fn entity(row: &SqliteRow) -> Result<Entity, Failure> {
-    entity_with(row, rows::document(row, "doc")?)
-}
-
-fn entity_with(row: &SqliteRow, doc: serde_json::Value) -> Result<Entity, Failure> {
-    let kind: &str = row.try_get("kind")?;
-    let kind = Kind::ALL
-        .into_iter()
-        .find(|known| known.as_str() == kind)
-        .ok_or_else(|| StoreError::Corrupt(format!("`{kind}` is not a kind of entity")))?;
-    Ok(Entity {
-        id: row.try_get("id")?,
-        tenant: row.try_get("tenant")?,
-        kind,
-        name: row.try_get("name")?,
-        version: row.try_get("version")?,
-        doc,
-        created_at: UnixMs(row.try_get("created_at")?),
-        updated_at: UnixMs(row.try_get("updated_at")?),
-    })
-}
 
 const GENERATION: &str = "SELECT number FROM generation";
 
@@ -129,8 +82,8 @@ const PUT_RECENT: &str = "UPDATE generation SET recent = ?1";
 /// Records that an entity has changed.
 async fn changed(db: &mut Db, entity: i64) -> Result<(), Failure> {
     let row = db.fetch_one(sqlx::query(NEXT_GENERATION)).await?;
-    let mut recent = RecentChanges::read(row.try_get("recent")?);
-    recent.record(rows::number(&row, "number")?, entity);
+    let mut recent = RecentChanges::read(row.text("recent")?);
+    recent.record(row.number("number")?, entity);
     db.execute(sqlx::query(PUT_RECENT).bind(to_json(&recent)?)).await?;
     Ok(())
 }
@@ -143,14 +96,10 @@ pub(super) const LOAD_SOME: &str = "
 
 async fn changes(db: &mut SqliteConnection, since: i64) -> Result<Option<Changes>, Failure> {
     let row = sqlx::query(RECENT).fetch_one(&mut *db).await?;
-    let generation = rows::number(&row, "number")?;
-    let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
+    let generation = row.number("number")?;
+    let Some(ids) = RecentChanges::read(row.text("recent")?).between(since, generation) else { return Ok(None) };
     let found = sqlx::query(LOAD_SOME).bind(to_json(&ids)?).fetch_all(db).await?;
-    let changed: Vec<_> = found.iter().filter_map(|row| readable(row).transpose()).collect::<Result<_, _>>()?;
-    for entity in &changed {
-        ids.remove(&entity.id);
-    }
-    Ok(Some(Changes { generation, changed, gone: ids.into_iter().collect() }))
+    Ok(Some(entity::changes(generation, ids, &found)?))
 }
 
 const FIND: &str = "
@@ -166,7 +115,7 @@ const REPLACE: &str = "
 async fn find(db: &mut Db, tenant: i64, kind: Kind, name: &str) -> Result<Option<(i64, i64)>, Failure> {
     let query = sqlx::query(FIND).bind(tenant).bind(kind.as_str()).bind(name);
     let found = db.fetch_optional(query).await?;
-    Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
+    found.as_ref().map(entity::id_and_version).transpose()
 }
 
 async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
@@ -189,13 +138,9 @@ async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
             db.fetch_one(query).await?
         }
     };
-    let entity = entity(&row)?;
+    let entity = entity::entity(&row)?;
     changed(db, entity.id).await?;
     Ok(entity)
-}
-
-fn conflict(text: String) -> Result<(), Failure> {
-    Err(Failure(StoreError::Conflict(text)))
 }
 
 pub(super) const UNFINISHED: &str = "
@@ -229,22 +174,19 @@ impl Delete {
         let (kind, name) = (self.kind, &self.name);
         if self.generation.is_some() {
             let row = db.fetch_one(sqlx::query(GENERATION)).await?;
-            check_generation(self.generation, rows::number(&row, "number")?)?;
+            check_generation(self.generation, row.number("number")?)?;
         }
         let Some((id, _)) = find(db, self.tenant, kind, name).await? else {
             return Ok(false);
         };
         if kind == Kind::Group {
             let row = db.fetch_one(sqlx::query(UNFINISHED).bind(id)).await?;
-            let jobs: u64 = rows::number(&row, "jobs")?;
-            if jobs > 0 {
-                conflict(format!("the group `{name}` has {jobs} waiting or running jobs"))?;
-            }
+            check_unfinished(name, row.number("jobs")?)?;
             db.execute(sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0)).await?;
         } else {
             let row = db.fetch_one(sqlx::query(DELETE).bind(id)).await?;
             if kind == Kind::Plugin
-                && let Some((digest, member)) = digest_of(row.try_get("doc")?)
+                && let Some((digest, member)) = digest_of(row.text("doc")?)
             {
                 db.execute(sqlx::query(DELETE_COMPONENT).bind(digest).bind(member)).await?;
             }

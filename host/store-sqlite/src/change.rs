@@ -10,7 +10,8 @@ use super::error::Failure;
 use super::order_keys;
 use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, JobId, State, TenantId};
+use carillon_core::job::{GroupId, JobId, TenantId};
+use carillon_store::decode::{self, Columns as _};
 use carillon_store::documents::to_json;
 use carillon_store::{ChangeOutcome, Edit, JobChange, lane};
 
@@ -100,13 +101,11 @@ pub(super) async fn change(
             JobChange::Edit(edit) => edit_all(db, tenant, chunk, edit).await?,
         });
     }
-    let keys = changed.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+    let keys = changed.iter().map(decode::order_key).collect::<Result<Vec<_>, _>>()?;
     order_keys::advance(db, keys.into_iter().flatten()).await?;
     let mut done = HashMap::new();
     for row in &changed {
-        // For a running job, a cancel can only be requested.
-        let running = rows::word::<State>(row, "state")? == State::Running;
-        done.insert(rows::job_id(row, "id")?, if running { ChangeOutcome::Requested } else { ChangeOutcome::Done });
+        done.insert(row.job_id("id")?, ChangeOutcome::changed(row.word("state")?));
     }
     let mut answers = Vec::with_capacity(ids.len());
     for id in ids {
@@ -145,8 +144,5 @@ async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> 
 async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &JobChange) -> Result<ChangeOutcome, Failure> {
     let row = db.fetch_optional(sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0)).await?;
     let Some(row) = row else { return Ok(ChangeOutcome::Unknown) };
-    match (rows::word(&row, "state")?, change) {
-        (State::Scheduled, JobChange::Edit(_)) => Ok(ChangeOutcome::Stale),
-        (state, _) => Ok(ChangeOutcome::Not(state)),
-    }
+    Ok(ChangeOutcome::unchanged(row.word("state")?, change))
 }

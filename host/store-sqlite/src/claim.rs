@@ -1,9 +1,8 @@
 //! Leases: taking and extending them.
 //!
-//! The writer only finds and marks the jobs; their rows are read into a [`LeasedJob`] in the caller's task.
+//! The writer only finds and marks the jobs; their rows are read ([`leased::claimed`]) in the caller's task.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
@@ -12,9 +11,10 @@ use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, TenantId, Token};
-use carillon_store::unreadable::{self, Claimed, UnreadableJob};
-use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, StoreError, lane};
+use carillon_core::job::{GroupId, JobId, Lease, TenantId, Token};
+use carillon_store::decode::{self, Columns as _, leased};
+use carillon_store::unreadable::Claimed;
+use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, lane};
 
 /// Largest number of groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
@@ -170,18 +170,11 @@ pub(super) async fn ending(
     limit: u32,
 ) -> Result<Vec<(Lease, UnixMs)>, Failure> {
     let found = sqlx::query(ENDING).bind(until.0).bind(limit).fetch_all(reader).await?;
-    let lease = |row: &SqliteRow| {
-        Ok(((rows::job_id(row, "id")?, rows::token(row)?), UnixMs(row.try_get("lease_until").map_err(Failure::from)?)))
-    };
-    found.iter().map(lease).collect()
+    found.iter().map(leased::ending).collect()
 }
 
 pub(super) async fn aborts(reader: &mut SqliteConnection, limit: u32) -> Result<Vec<Abort>, Failure> {
-    let abort = |row: &SqliteRow| {
-        let (_, mode) = lane::group(row.try_get("lane").map_err(Failure::from)?);
-        Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), mode })
-    };
-    sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(abort).collect()
+    sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(leased::abort).collect()
 }
 
 pub(super) async fn claim_lost(db: &mut Db, claim: &ClaimLost) -> Result<Rows, Failure> {
@@ -232,10 +225,8 @@ async fn add_history(db: &mut Db, found: &mut Rows) -> Result<(), Failure> {
 fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
     let mut wanted: Vec<(Vec<u8>, i64, i64)> = Vec::new();
     for row in jobs {
-        let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
-        if last > base {
-            let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
-            wanted.push((row.try_get("id")?, base.max(last.saturating_sub(limit)).saturating_add(1), last));
+        if let Some((first, last)) = leased::history_range(row)? {
+            wanted.push((row.try_get("id")?, first, last));
         }
     }
     let statement = |chunk: &[(Vec<u8>, i64, i64)]| {
@@ -245,57 +236,9 @@ fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
     Ok(wanted.chunks(rows::PER_STATEMENT).map(statement).collect())
 }
 
-/// Combines rows into leased jobs, in the order of priority, `run_at` and id.
-///
-/// Unreadable jobs are kept apart: they must not keep the others from being delivered.
+/// Combines rows into leased jobs.
 pub(super) fn claimed(rows: &Rows) -> Claimed {
-    let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
-    for row in &rows.history {
-        match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
-            Ok((job, past)) => histories.entry(job).or_default().push(past),
-            Err(Failure(error)) => {
-                let number = rows::number(row, "number").ok();
-                unreadable::note_attempt(rows::job_id(row, "job").ok().zip(number), &error);
-            }
-        }
-    }
-    let mut claimed = Claimed::default();
-    for row in &rows.jobs {
-        match one(row, &mut histories) {
-            Ok(one) => claimed.leased.push(one),
-            Err(Failure(error)) => claimed.unreadable.extend(unreadable(row, error)),
-        }
-    }
-    claimed.leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
-    claimed
-}
-
-/// Notes an unreadable job.
-///
-/// None if its lease cannot be read either.
-fn unreadable(row: &SqliteRow, error: StoreError) -> Option<UnreadableJob> {
-    let id = rows::job_id(row, "id").ok();
-    unreadable::note(id, &error);
-    let lease = (id?, rows::token(row).ok()?);
-    Some(UnreadableJob { lease, attempt_count: rows::number(row, "attempt_count").ok(), error })
-}
-
-fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<LeasedJob, Failure> {
-    let body = rows::payload(row, "body")?;
-    let job = rows::job_with(row, u64::try_from(body.len()).unwrap_or(u64::MAX))?;
-    let mut history = histories.remove(&job.id).unwrap_or_default();
-    history.sort_by_key(|past| past.number);
-    // For policies, attempts count from the last redrive.
-    history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
-    let until = UnixMs(row.try_get("lease_until")?);
-    Ok(LeasedJob {
-        token: rows::token(row)?,
-        lost_leases: rows::number(row, "lost_leases")?,
-        until,
-        body,
-        history,
-        job,
-    })
+    leased::claimed(&rows.jobs, &rows.history, |row| Ok((row.document("spec")?, row.bytes("body")?)))
 }
 
 pub(super) async fn extend(db: &mut Db, leases: &[Lease], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {
@@ -306,7 +249,7 @@ pub(super) async fn extend(db: &mut Db, leases: &[Lease], lease_until: UnixMs) -
             query = query.bind(rows::id(*id)).bind(token.0).bind(lease_until.0);
         }
         for row in db.fetch_all(query).await? {
-            ours.insert((rows::job_id(&row, "id")?, rows::token(&row)?));
+            ours.insert(decode::lease(&row)?);
         }
     }
     Ok(leases.iter().map(|lease| ours.contains(lease)).collect())

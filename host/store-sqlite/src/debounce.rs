@@ -9,7 +9,7 @@ use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
 use super::{change, order_keys, reads, rows};
 use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest};
-use carillon_store::documents::{DEBOUNCE, millis, to_json};
+use carillon_store::documents::{DEBOUNCE, last_accepted, millis, to_json};
 use carillon_store::{InsertOutcome, StoreError, lane};
 
 /// Replaces a waiting job, except for its id, its time and its time of acceptance.
@@ -24,13 +24,12 @@ pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result
     let now = row.job.created_at;
     let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
     let found = memory.read(db, now).await?;
-    let last = found.as_ref().map(|found| serde_json::from_str::<LastAccepted>(&found.doc)).transpose();
-    let forgotten = last.is_err();
+    let (last, forgotten) = last_accepted(found.as_ref().map(|found| found.doc.as_str()));
     let newest = match found.and_then(|found| found.job) {
         Some(job) => reads::job_on(db, row.job.tenant, job).await?,
         None => None,
     };
-    match (debounce.decide(now, last.unwrap_or_default(), Newest::of(newest.as_ref())), newest) {
+    match (debounce.decide(now, last, Newest::of(newest.as_ref())), newest) {
         (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => {
             Ok(InsertOutcome::Debounced(Box::new(job)))
         }
@@ -40,7 +39,7 @@ pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result
         }
         (Debounced::Miss(run_at), _) => {
             let doc = to_json(&LastAccepted { at: run_at })?;
-            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
+            memory.write(db, debounce.kept_until(run_at), Some(row.job.id), &doc).await?;
             let mut row = row.clone();
             row.job.run_at = run_at;
             job_rows::write(db, &[&row]).await?;
@@ -52,7 +51,7 @@ pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result
 /// Gives the request of `row` to a waiting job.
 async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<InsertOutcome, Failure> {
     let new = &row.job;
-    let lane = lane::of(new.group, new.spec.dispatch_mode(), new.priority);
+    let lane = lane::of_new(new);
     let query = sqlx::query(CARRY).bind(rows::id(before.id)).bind(new.tenant.0).bind(new.group.0);
     let query = query.bind(new.name.as_deref()).bind(lane).bind(new.order_key.as_deref());
     let query = query.bind(new.deadline.map(|at| at.0)).bind(new.deadline.map(|at| millis(at.since(new.created_at))));

@@ -9,8 +9,7 @@ use super::db::Db;
 use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::transaction::Transaction;
-use carillon_core::job::Admission;
-use carillon_store::{IdempotentRequest, Insert, InsertResult, StoreError};
+use carillon_store::{IdempotentRequest, Insert, InsertOutcome, InsertResult, StoreError, are_unconditional};
 
 /// One caller's insert.
 pub(super) struct InsertCall {
@@ -35,7 +34,7 @@ impl InsertCall {
 
     /// Returns whether all of its jobs are stored without a condition.
     fn is_plain(&self) -> bool {
-        self.once.is_none() && self.rows.iter().all(|row| row.job.admission == Admission::Always)
+        self.once.is_none() && are_unconditional(&self.rows)
     }
 
     /// Sends the result to the caller.
@@ -55,7 +54,8 @@ pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCa
     for call in &mut plain {
         let own: Vec<&Row> = call.rows.iter().collect();
         let done = if together.is_ok() { Ok(()) } else { write_call(transaction, &own).await? };
-        call.done = done.map(|()| InsertResult::Placed(call.rows.iter().map(job_rows::stored).collect()));
+        call.done =
+            done.map(|()| InsertResult::Placed(call.rows.iter().map(|row| InsertOutcome::stored(&row.job)).collect()));
     }
     for call in calls.iter_mut().filter(|call| call.done.is_ok() && !call.is_plain()) {
         let result = admit::place(transaction.begin_call(), &call.rows, call.once.as_ref()).await;
@@ -75,7 +75,7 @@ async fn write_call(transaction: &mut Transaction<'_>, rows: &[&Row]) -> Result<
 async fn refuse_unknown_groups(db: &mut Db, calls: &mut [InsertCall]) -> Result<(), Failure> {
     let live = job_rows::live_groups(db, calls.iter().flat_map(|call| &call.rows)).await?;
     for call in calls {
-        if !call.rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0))) {
+        if !live.accept(&call.rows) {
             call.done = Err(StoreError::NoSuchGroup);
         }
     }

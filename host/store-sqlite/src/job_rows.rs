@@ -1,16 +1,15 @@
 //! Rows of jobs, and the statements that store them.
 
-use std::collections::HashSet;
-
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 
 use super::db::{Db, with_nulls};
 use super::error::Failure;
 use super::order_keys;
 use super::rows::{self, Sql};
-use carillon_core::job::{Admission, NewJob};
+use carillon_core::job::NewJob;
 use carillon_store::documents::{millis, to_json};
-use carillon_store::{INSERT_LIMIT, InsertOutcome, StoreError, lane};
+use carillon_store::live_groups::LiveGroups;
+use carillon_store::{StoreError, check_count, lane};
 
 /// Selects the groups of a JSON list that accept jobs, with their tenants.
 pub(super) const LIVE_GROUPS: &str = "
@@ -41,26 +40,23 @@ pub(super) struct Row {
     pub(super) spec: String,
 }
 
+impl AsRef<NewJob> for Row {
+    fn as_ref(&self) -> &NewJob {
+        &self.job
+    }
+}
+
 /// Encodes jobs as rows, in the caller's task.
 pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
-    if jobs.len() > INSERT_LIMIT {
-        return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
-    }
+    check_count(jobs.len())?;
     jobs.into_iter().map(|job| Ok(Row { spec: to_json(&job.spec)?, job })).collect()
 }
 
-/// Returns the outcome of a job that is stored unchanged.
-pub(super) fn stored(row: &Row) -> InsertOutcome {
-    InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
-}
-
-/// Returns the groups of these jobs that accept jobs, each with its tenant.
-pub(super) async fn live_groups(db: &mut Db, rows: impl Iterator<Item = &Row>) -> Result<HashSet<(i64, i64)>, Failure> {
-    let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
-    let list = to_json(&groups)?;
+/// Returns the groups of these jobs that accept jobs.
+pub(super) async fn live_groups(db: &mut Db, rows: impl Iterator<Item = &Row>) -> Result<LiveGroups, Failure> {
+    let list = to_json(&LiveGroups::wanted(rows))?;
     let found = db.fetch_all(sqlx::query(LIVE_GROUPS).bind(list)).await?;
-    let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
-    live.collect()
+    LiveGroups::read(&found)
 }
 
 /// Inserts jobs, and unblocks the ones whose order key was free.
@@ -70,10 +66,6 @@ pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
         let sql = format!("{}; {}", INSERT_JOBS.with_rows(chunk.len()), INSERT_SPECS.with_rows(chunk.len()));
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for Row { job, .. } in chunk {
-            let schedule = match &job.admission {
-                Admission::Tick(tick) => Some(tick.schedule),
-                _ => None,
-            };
             query = query
                 .bind(rows::id(job.id))
                 .bind(job.tenant.0)
@@ -83,10 +75,10 @@ pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
                 .bind(job.created_at.0)
                 .bind(job.deadline.map(|at| at.0))
                 .bind(job.seed)
-                .bind(lane::of(job.group, job.spec.dispatch_mode(), job.priority))
+                .bind(lane::of_new(job))
                 .bind(job.order_key.as_deref())
                 .bind(job.max_delay.map(millis))
-                .bind(schedule);
+                .bind(job.admission.schedule());
         }
         query = with_nulls(query, INSERT_JOBS.padding(chunk.len()));
         for Row { job, spec } in chunk {

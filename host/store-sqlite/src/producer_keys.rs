@@ -1,12 +1,11 @@
 //! Records of producers' keys, each kept for a time.
 
-use sqlx::Row as _;
-
 use super::db::Db;
 use super::error::Failure;
 use super::{reads, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId, TenantId};
+use carillon_store::decode::Columns as _;
 
 /// A record of a producer's key.
 pub(super) struct Memory<'a> {
@@ -32,9 +31,7 @@ impl Memory<'_> {
     pub(super) async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
         let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
         let Some(row) = db.fetch_optional(query).await? else { return Ok(None) };
-        let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
-        let job = if job { Some(rows::job_id(&row, "job")?) } else { None };
-        Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
+        Ok(Some(Remembered { job: row.opt_job_id("job")?, doc: row.text("doc")?.to_owned() }))
     }
 
     /// Returns the recorded job, if it still exists.

@@ -12,7 +12,8 @@ use super::readers::Readers;
 use super::rows;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use carillon_store::unreadable::{self, Page, note_attempt};
+use carillon_store::decode::{self, Columns as _};
+use carillon_store::unreadable::Page;
 use carillon_store::{Backlog, GroupBacklog, JobFilter, JobsQuery, NameFilter, NamesQuery, Stats, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
@@ -39,25 +40,20 @@ pub(super) const BACKLOG: &str = "
 
 pub(super) async fn backlog(readers: &Readers, now: UnixMs) -> Result<Backlog, Failure> {
     let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(&mut *readers.take().await?).await?;
-    Ok(Backlog {
-        waiting: rows::number(&row, "waiting")?,
-        due: rows::number(&row, "due")?,
-        earliest: row.try_get::<Option<i64>, _>("earliest")?.map(UnixMs),
-        database_bytes: rows::number(&row, "bytes")?,
-    })
+    decode::backlog(&row)
 }
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = ?1 AND tenant = ?2";
 
 pub(super) async fn job(readers: &Readers, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
     let row = job_statement(tenant, id).fetch_optional(&mut *readers.take().await?).await?;
-    row.as_ref().map(rows::job).transpose()
+    row.map(|row| decode::only_job(id, &row)).transpose()
 }
 
 /// Reads a job on the connection that may have changed it.
 pub(super) async fn job_on(db: &mut Db, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
     let row = db.fetch_optional(job_statement(tenant, id)).await?;
-    row.as_ref().map(rows::job).transpose()
+    row.map(|row| decode::only_job(id, &row)).transpose()
 }
 
 fn job_statement(tenant: TenantId, id: JobId) -> Statement<'static> {
@@ -69,7 +65,7 @@ pub(super) const BODY: &str = "
 
 pub(super) async fn body(readers: &Readers, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
     let row = sqlx::query(BODY).bind(rows::id(id)).bind(tenant.0).fetch_optional(&mut *readers.take().await?).await?;
-    row.as_ref().map(|row| rows::payload(row, "body")).transpose()
+    row.as_ref().map(|row| row.bytes("body")).transpose()
 }
 
 /// Selects a filter's jobs in one state, in the order of the index `job_state`.
@@ -187,8 +183,8 @@ async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<J
     while let Some((before, limit)) = page.wanted() {
         let asked = bind(sql.clone(), &query.filter, before).bind(limit);
         let found = asked.fetch_all(&mut *readers.take().await?).await?;
-        let last = found.iter().filter_map(|row| rows::job_id(row, "id").ok()).min();
-        page.add(found.len(), last.map(Some), found.iter().filter_map(readable));
+        let last = found.iter().filter_map(|row| row.job_id("id").ok()).min();
+        page.add(found.len(), last.map(Some), found.iter().filter_map(decode::listed_job));
     }
     let mut jobs = page.items();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
@@ -197,7 +193,7 @@ async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<J
 
 pub(super) async fn count(readers: &Readers, filter: &JobFilter) -> Result<u64, Failure> {
     let sql = count_sql(filter.among(), filter.name_filter());
-    rows::number(&bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?, "jobs")
+    bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?.number("jobs")
 }
 
 /// Length of the longest name.
@@ -221,7 +217,7 @@ pub(super) async fn newest_of_names(readers: &Readers, query: &NamesQuery) -> Re
         let asked = asked.bind(after).bind(&query.prefix).bind(&end).bind(limit);
         let found = asked.fetch_all(&mut *readers.take().await?).await?;
         let last = found.last().and_then(|row| row.try_get("name").ok());
-        page.add(found.len(), last, found.iter().filter_map(readable));
+        page.add(found.len(), last, found.iter().filter_map(decode::listed_job));
     }
     Ok(page.items())
 }
@@ -241,19 +237,11 @@ pub(super) async fn attempts(
     while let Some((after, limit)) = page.wanted() {
         let query = sqlx::query(ATTEMPTS).bind(rows::id(id)).bind(tenant.0).bind(after).bind(limit);
         let found = query.fetch_all(&mut *readers.take().await?).await?;
-        let number = |row: &SqliteRow| rows::number(row, "number").ok();
-        let readable = |row: &SqliteRow| {
-            let noted = |Failure(error)| note_attempt(number(row).map(|number| (id, number)), &error);
-            rows::attempt(row).map_err(noted).ok()
-        };
-        page.add(found.len(), found.last().and_then(number), found.iter().filter_map(readable));
+        let number = |row: &SqliteRow| row.number("number").ok();
+        let readable = found.iter().filter_map(|row| decode::listed_attempt(id, row));
+        page.add(found.len(), found.last().and_then(number), readable);
     }
     Ok(page.items())
-}
-
-/// Returns the job of a row of `job_shown`, if it can be read.
-fn readable(row: &SqliteRow) -> Option<Job> {
-    unreadable::readable(rows::job_id(row, "id").ok(), rows::job(row))
 }
 
 /// Counts entries of `job_state`, and those of `job_due` that are due; reads no job.
@@ -266,15 +254,6 @@ pub(super) const STATS: &str = "
         AND EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
 
 pub(super) async fn stats(readers: &Readers, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
-    let mut counts = Vec::new();
-    for row in
-        sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(&mut *readers.take().await?).await?
-    {
-        let state = match row.try_get("state")? {
-            "available" => None,
-            _ => Some(rows::word::<State>(&row, "state")?),
-        };
-        counts.push((state, rows::number(&row, "jobs")?));
-    }
-    Ok(Stats::of(counts))
+    let query = sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0);
+    decode::stats(&query.fetch_all(&mut *readers.take().await?).await?)
 }

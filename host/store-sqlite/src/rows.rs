@@ -1,21 +1,13 @@
-//! Conversion between rows and the types of [`carillon_core::job`].
-//!
-//! A value that does not fit is [`StoreError::Corrupt`], never a panic.
-
-use std::str::FromStr;
-use std::time::Duration;
+//! Columns of SQLite's rows, and statements that take a list of rows.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::error::Failure;
-use carillon_core::clock::UnixMs;
-use carillon_core::error_code::ErrorCode;
-use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, Past, TenantId, Token};
-use carillon_store::{StoreError, lane};
+use carillon_core::job::JobId;
+use carillon_store::decode::{self, Columns};
 
 /// Largest number of rows in one statement.
 ///
@@ -52,125 +44,42 @@ pub(super) fn id(id: JobId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
 
-/// Reads a column that holds a number of another type.
-pub(super) fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Result<T, Failure> {
-    let value: i64 = row.try_get(column)?;
-    T::try_from(value).map_err(|_| corrupt(column, &format!("{value} is out of range")))
+impl Columns<Failure> for SqliteRow {
+    fn i64(&self, column: &str) -> Result<i64, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn opt_i64(&self, column: &str) -> Result<Option<i64>, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn bool(&self, column: &str) -> Result<bool, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn text(&self, column: &str) -> Result<&str, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn opt_text(&self, column: &str) -> Result<Option<&str>, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn bytes(&self, column: &str) -> Result<Bytes, Failure> {
+        Ok(Bytes::from(self.try_get::<Vec<u8>, _>(column)?))
+    }
+
+    fn job_id(&self, column: &str) -> Result<JobId, Failure> {
+        job_id(column, self.try_get(column)?)
+    }
+
+    fn opt_job_id(&self, column: &str) -> Result<Option<JobId>, Failure> {
+        self.try_get::<Option<&[u8]>, _>(column)?.map(|bytes| job_id(column, bytes)).transpose()
+    }
 }
 
-fn optional_number<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Result<Option<T>, Failure> {
-    let value: Option<i64> = row.try_get(column)?;
-    value.map(T::try_from).transpose().map_err(|_| corrupt(column, "a number is out of range"))
-}
-
-fn time(row: &SqliteRow, column: &str) -> Result<UnixMs, Failure> {
-    Ok(UnixMs(row.try_get(column)?))
-}
-
-fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<UnixMs>, Failure> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(UnixMs))
-}
-
-/// Reads a column that holds an error code, also one of a newer version, or NULL.
-fn error_code(row: &SqliteRow, column: &str) -> Result<Option<ErrorCode>, Failure> {
-    Ok(row.try_get::<Option<&str>, _>(column)?.map(ErrorCode::parse))
-}
-
-/// Reads a column that holds one of several words.
-pub(super) fn word<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> Result<T, Failure> {
-    row.try_get::<&str, _>(column)?.parse().map_err(|error: String| corrupt(column, &error))
-}
-
-/// Reads a column that holds one of several words, or NULL.
-pub(super) fn word_if_any<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> Result<Option<T>, Failure> {
-    let text: Option<&str> = row.try_get(column)?;
-    text.map(|text| text.parse().map_err(|error: String| corrupt(column, &error))).transpose()
-}
-
-/// Reads the order key of a row of `job`, with its group.
-pub(super) fn order_key(row: &SqliteRow) -> Result<Option<(i64, String)>, Failure> {
-    let (group, key): (i64, Option<String>) = (row.try_get("grp")?, row.try_get("order_key")?);
-    Ok(key.map(|key| (group, key)))
-}
-
-/// Reads a column that holds a document.
-pub(super) fn document<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, Failure> {
-    serde_json::from_str(row.try_get(column)?).map_err(|error| corrupt(column, &error.to_string()))
-}
-
-/// Reads a column that holds a payload.
-pub(super) fn payload(row: &SqliteRow, column: &str) -> Result<Bytes, Failure> {
-    Ok(Bytes::from(row.try_get::<Vec<u8>, _>(column)?))
-}
-
-/// Reads a column that holds a job's id.
-pub(super) fn job_id(row: &SqliteRow, column: &str) -> Result<JobId, Failure> {
-    let bytes: &[u8] = row.try_get(column)?;
-    Uuid::from_slice(bytes).map(JobId).map_err(|error| corrupt(column, &error.to_string()))
-}
-
-pub(super) fn token(row: &SqliteRow) -> Result<Token, Failure> {
-    Ok(Token(row.try_get("token")?))
-}
-
-/// Reads a row of `job_shown`.
-pub(super) fn job(row: &SqliteRow) -> Result<Job, Failure> {
-    job_with(row, number(row, "body_len")?)
-}
-
-/// Reads a row of `job` with its `spec`.
-pub(super) fn job_with(row: &SqliteRow, body_len: u64) -> Result<Job, Failure> {
-    Ok(Job {
-        id: job_id(row, "id")?,
-        tenant: TenantId(row.try_get("tenant")?),
-        group: GroupId(row.try_get("grp")?),
-        name: row.try_get("name")?,
-        state: word(row, "state")?,
-        run_at: time(row, "run_at")?,
-        created_at: time(row, "created_at")?,
-        finished_at: optional_time(row, "finished_at")?,
-        deadline: optional_time(row, "deadline")?,
-        max_delay: optional_number(row, "max_delay")?.map(Duration::from_millis),
-        priority: lane::priority(row.try_get("lane")?),
-        order_key: row.try_get("order_key")?,
-        seed: number(row, "seed")?,
-        attempt_count: number(row, "attempt_count")?,
-        attempt_base: number(row, "attempt_base")?,
-        revision: row.try_get("revision")?,
-        last_status: optional_number(row, "last_status")?,
-        last_error: error_code(row, "last_error")?,
-        cancel_requested: row.try_get("cancel_requested")?,
-        spec: document(row, "spec")?,
-        body_len,
-    })
-}
-
-pub(super) fn past(row: &SqliteRow) -> Result<Past, Failure> {
-    Ok(Past {
-        number: number(row, "number")?,
-        started_at: time(row, "started_at")?,
-        finished_at: time(row, "finished_at")?,
-        outcome: word(row, "outcome")?,
-        status: optional_number(row, "status")?,
-    })
-}
-
-pub(super) fn attempt(row: &SqliteRow) -> Result<AttemptRecord, Failure> {
-    let Past { number, started_at, finished_at, outcome, status } = past(row)?;
-    let response_body = payload(row, "response_body")?;
-    Ok(AttemptRecord {
-        number,
-        started_at,
-        finished_at,
-        outcome,
-        status,
-        response_body,
-        detail: document(row, "detail")?,
-    })
-}
-
-fn corrupt(column: &str, what: &str) -> Failure {
-    Failure(StoreError::Corrupt(format!("column `{column}`: {what}")))
+fn job_id(column: &str, bytes: &[u8]) -> Result<JobId, Failure> {
+    Uuid::from_slice(bytes).map(JobId).map_err(|error| decode::corrupt(column, error).into())
 }
 
 #[cfg(test)]

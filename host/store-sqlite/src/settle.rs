@@ -12,7 +12,8 @@ use super::rows::{self, Sql};
 use super::transaction::Transaction;
 use super::{job_rows, order_keys};
 use carillon_core::job::{JobId, Next, Settlement, State, Token};
-use carillon_store::documents::to_json;
+use carillon_store::decode::{self, Columns as _};
+use carillon_store::documents::attempt_detail;
 use carillon_store::{SettleOutcome, StoreError};
 
 /// The `+` makes SQLite look up the jobs in the list instead of reading all running jobs from the index `job_lease`.
@@ -63,10 +64,9 @@ impl Row {
 
 /// Encodes settlements as rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
-    let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| to_json(&it.detail)).transpose();
     let row = |mut settlement: Settlement| {
         let follow_ups = job_rows::rows(std::mem::take(&mut settlement.follow_ups))?;
-        Ok(Row { detail: detail(&settlement)?, follow_ups, settlement })
+        Ok(Row { detail: attempt_detail(&settlement)?, follow_ups, settlement })
     };
     settlements.into_iter().map(row).collect()
 }
@@ -200,11 +200,11 @@ impl Applied {
 
     fn add(&mut self, found: Vec<SqliteRow>) -> Result<(), Failure> {
         for row in &found {
-            let state: State = rows::word(row, "state")?;
+            let state: State = row.word("state")?;
             if state.is_final() {
-                self.freed.extend(rows::order_key(row)?);
+                self.freed.extend(decode::order_key(row)?);
             }
-            self.states.insert((rows::job_id(row, "id")?, rows::token(row)?), state);
+            self.states.insert(decode::lease(row)?, state);
         }
         Ok(())
     }
@@ -246,34 +246,25 @@ fn bind_settlements<'q>(mut query: Statement<'q>, rows: &[&'q Row]) -> Statement
             Next::Final(state) => (state, None),
         };
         let attempt = settlement.attempt.as_ref();
-        let spent = attempt.filter(|_| settlement.spends()).map(|attempt| attempt.number);
-        let error = attempt.and_then(|attempt| attempt.detail.error.as_ref());
         query = query
             .bind(rows::id(settlement.id))
             .bind(settlement.token.0)
             .bind(settlement.at.0)
             .bind(state.as_str())
             .bind(run_at)
-            .bind(spent)
+            .bind(settlement.spent())
             .bind(attempt.is_some())
             .bind(attempt.and_then(|attempt| attempt.status))
-            .bind(error.map(|error| error.code.as_str()));
+            .bind(settlement.error_code());
     }
     query
 }
 
-/// Stores the follow-up jobs.
-///
-/// A missing group must not make the parent job's settlement fail.
+/// Stores the follow-up jobs whose groups accept them.
 async fn write_follow_ups(db: &mut Db, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());
     }
     let live = job_rows::live_groups(db, jobs.iter().copied()).await?;
-    let (stored, left): (Vec<&job_rows::Row>, Vec<_>) =
-        jobs.into_iter().partition(|row| live.contains(&(row.job.group.0, row.job.tenant.0)));
-    if !left.is_empty() {
-        tracing::error!(jobs = left.len(), "dropped follow-up jobs whose group was deleted");
-    }
-    job_rows::write(db, &stored).await
+    job_rows::write(db, &live.follow_ups(jobs)).await
 }

@@ -17,6 +17,7 @@ use super::error::Failure;
 use super::migrations;
 use super::{file, open};
 use carillon_store::StoreError;
+use carillon_store::decode::Columns as _;
 use carillon_store::transfer::{Cell, Column, Counters, Form, Row, Table, labels_of, storable};
 
 /// Size in bytes above which a page of rows ends, after the row that exceeds it.
@@ -106,7 +107,7 @@ impl SqliteSource {
         let (from, condition) = table.source;
         let sql = format!("SELECT count(*) AS rows FROM {from} WHERE {condition}");
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut self.db).await.map_err(Failure::from)?;
-        Ok(super::rows::number(&row, "rows")?)
+        Ok(row.number("rows")?)
     }
 
     /// Returns the next rows after a key, or the first ones: at most `limit`, in the order of their keys.

@@ -1,14 +1,10 @@
 //! Ticks of schedules that made no job, and the history of ticks.
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
-
 use super::db::Db;
 use super::error::Failure;
 use super::readers::Readers;
-use super::rows;
-use carillon_core::clock::UnixMs;
 use carillon_core::job::SkippedTicks;
+use carillon_store::decode::{self, Columns as _};
 use carillon_store::{TickRecord, Ticked, TicksQuery};
 
 pub(super) const PUT_TICK: &str = "
@@ -28,7 +24,7 @@ pub(super) async fn skip(db: &mut Db, all: &[(i64, SkippedTicks)]) -> Result<Vec
     let mut written = Vec::with_capacity(all.len());
     for (schedule, skipped) in all {
         let last = db.fetch_optional(sqlx::query(LAST).bind(schedule)).await?;
-        let last: Option<i64> = last.map(|row| row.try_get("last")).transpose()?;
+        let last: Option<i64> = last.map(|row| row.i64("last")).transpose()?;
         let is_new = last.is_none_or(|last| last < skipped.first.0);
         if is_new {
             put(db, *schedule, skipped).await?;
@@ -55,17 +51,7 @@ pub(super) const TICKED: &str = "
 
 /// Returns the progress of each schedule.
 pub(super) async fn ticked(readers: &Readers) -> Result<Vec<Ticked>, Failure> {
-    let ticked = |row: &SqliteRow| {
-        Ok(Ticked {
-            schedule: row.try_get("schedule")?,
-            last: UnixMs(row.try_get("last")?),
-            runs: rows::number(row, "runs")?,
-            extra: rows::number(row, "extra")?,
-            skipped: rows::number(row, "skipped")?,
-            reason: rows::word_if_any(row, "reason")?,
-        })
-    };
-    sqlx::query(TICKED).fetch_all(&mut *readers.take().await?).await?.iter().map(ticked).collect()
+    sqlx::query(TICKED).fetch_all(&mut *readers.take().await?).await?.iter().map(decode::ticked).collect()
 }
 
 /// Ticks before 1970 are runs that were requested by hand.
@@ -75,20 +61,6 @@ pub(super) const TICKS: &str = "
 
 /// Returns a page of a schedule's ticks.
 pub(super) async fn ticks(readers: &Readers, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
-    let record = |row: &SqliteRow| {
-        let at = UnixMs(row.try_get("at")?);
-        let has_job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
-        let skipped = match rows::word_if_any(row, "reason")? {
-            None => None,
-            Some(reason) => Some(SkippedTicks {
-                first: UnixMs(row.try_get("skipped_from")?),
-                last: at,
-                count: rows::number(row, "skipped_count")?,
-                reason,
-            }),
-        };
-        Ok(TickRecord { at, job: if has_job { Some(rows::job_id(row, "job")?) } else { None }, skipped })
-    };
     let query = sqlx::query(TICKS).bind(query.schedule).bind(query.before.0).bind(query.limit);
-    query.fetch_all(&mut *readers.take().await?).await?.iter().map(record).collect()
+    query.fetch_all(&mut *readers.take().await?).await?.iter().map(decode::tick_record).collect()
 }

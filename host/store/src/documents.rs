@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{IdempotentRequest, InsertOutcome, StoreError};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, GroupId, JobId, NewJob, Priority, Spec, TenantId};
+use carillon_core::job::{Admission, GroupId, JobId, LastAccepted, NewJob, Priority, Settlement, Spec, TenantId};
 
 /// Kind of the records of idempotency keys.
 pub const IDEMPOTENCY: &str = "idempotency";
@@ -52,9 +52,12 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Returns the record of a request that has been carried out.
-    pub fn to(once: &IdempotentRequest, placed: &[InsertOutcome]) -> Self {
-        Self { fingerprint: once.fingerprint.clone(), answer: (once.answer)(placed) }
+    /// Returns the record of a request that has been carried out; None if nothing was done for any of its jobs.
+    pub fn record(once: &IdempotentRequest, placed: &[InsertOutcome]) -> Result<Option<String>, StoreError> {
+        if placed.iter().all(InsertOutcome::is_skipped) {
+            return Ok(None);
+        }
+        to_json(&Self { fingerprint: once.fingerprint.clone(), answer: (once.answer)(placed) }).map(Some)
     }
 
     /// Returns the recorded response to a repeated request.
@@ -63,6 +66,23 @@ impl Answered {
             .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
         if answered.fingerprint == once.fingerprint { Ok(answered.answer) } else { Err(StoreError::KeyReused) }
     }
+}
+
+/// Returns the key of the record of a job's dedupe key, which holds within the job's group.
+pub fn dedupe_key(group: GroupId, key: &str) -> String {
+    format!("{}/{key}", group.0)
+}
+
+/// Reads the record of a debounce key, if there is one; returns also whether it cannot be read, and is treated as absent.
+pub fn last_accepted(doc: Option<&str>) -> (Option<LastAccepted>, bool) {
+    let last = doc.map(serde_json::from_str).transpose();
+    let forgotten = last.is_err();
+    (last.unwrap_or_default(), forgotten)
+}
+
+/// Encodes the details of a settlement's attempt for the database.
+pub fn attempt_detail(settlement: &Settlement) -> Result<Option<String>, StoreError> {
+    settlement.attempt.as_ref().map(|attempt| to_json(&attempt.detail)).transpose()
 }
 
 /// Returns the digest that a plugin's document names, and its text in the document.

@@ -83,13 +83,13 @@ pub struct Entity {
 /// A new or changed entity.
 #[derive(Clone, Debug)]
 pub struct PutEntity {
-    /// Owning tenant, as in [`Entity`].
+    /// Owning tenant; 0 for a tenant.
     pub tenant: i64,
-    /// Kind, as in [`Entity`].
+    /// Kind of the entity.
     pub kind: Kind,
-    /// Name, as in [`Entity`].
+    /// Name, unique among the tenant's entities of this kind.
     pub name: String,
-    /// Content, as in [`Entity`].
+    /// New content.
     pub doc: serde_json::Value,
     /// Time of the change.
     pub now: UnixMs,
@@ -123,6 +123,14 @@ impl PutEntity {
 /// Returns the error for a plugin that a put needs and that does not exist.
 pub fn no_plugin(name: &str) -> StoreError {
     StoreError::Conflict(format!("the plugin `{name}` does not exist"))
+}
+
+/// Returns [`StoreError::Conflict`] if a group that is to be deleted has unfinished jobs.
+pub fn check_unfinished(group: &str, jobs: u64) -> Result<(), StoreError> {
+    if jobs > 0 {
+        return Err(StoreError::Conflict(format!("the group `{group}` has {jobs} waiting or running jobs")));
+    }
+    Ok(())
 }
 
 /// Returns [`StoreError::Conflict`] if anything has changed since the expected generation, where one is given.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::Owed;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{DispatchMode, GroupId, Priority};
+use carillon_core::job::{DispatchMode, GroupId, NewJob, Priority};
 
 /// Number of lanes of a group; the second half is for pulled jobs.
 const LANES: i64 = 20;
@@ -23,6 +23,11 @@ pub struct GroupBacklog {
     pub earliest: UnixMs,
     /// Earliest `run_at` of each priority, from priority 0 on; [`UnixMs::MAX`] where no job waits.
     pub by_priority: [UnixMs; 10],
+}
+
+/// Returns the lane of a new job.
+pub fn of_new(job: &NewJob) -> i64 {
+    of(job.group, job.spec.dispatch_mode(), job.priority)
 }
 
 /// Returns the lane of a job.

@@ -4,18 +4,22 @@
 //! Where every producer and node must get the same decision, a verb carries the question as data ([`carillon_core::job::Admission`]), and a
 //! pure function of [`carillon_core::job`] decides it inside the transaction. `conformance` states the rest as tests for every backend.
 
+mod changes;
 pub mod claims;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(missing_docs, reason = "the names of cases say what they show")]
 #[allow(clippy::unwrap_used, reason = "a case fails where a verb does")]
 pub mod conformance;
+pub mod decode;
 pub mod documents;
 pub mod entities;
+mod error;
 pub mod figures;
 pub mod health;
 pub mod housekeeping;
 pub mod labels;
 pub mod lane;
+pub mod live_groups;
 pub mod peers;
 pub mod queries;
 pub mod transfer;
@@ -28,12 +32,14 @@ use bytes::Bytes;
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptRecord, DispatchMode, GroupId, Job, JobId, Lease, LeasedJob, NewJob, Priority, Settlement, SkipReason,
-    SkippedTicks, Spec, State, TenantId, Token,
+    Admission, AttemptRecord, DispatchMode, GroupId, Job, JobId, Lease, LeasedJob, NewJob, Priority, Settlement,
+    SkipReason, SkippedTicks, State, TenantId, Token,
 };
 
+pub use changes::{ChangeOutcome, Edit, JobChange, Replaced};
 pub use claims::{ClaimLost, ClaimOverdue};
 pub use entities::{Changes, Entities, Entity, Kind, Precondition, PutEntity};
+pub use error::StoreError;
 pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};
 pub use lane::GroupBacklog;
@@ -44,27 +50,12 @@ pub use transfer::{Cell, Checksum, Counters, Key, PageRange, Row, RowDigest, TAB
 /// Largest number of jobs in one [`Jobs::insert`].
 pub const INSERT_LIMIT: usize = 10_000;
 
-/// Reason why a verb failed; knows nothing of HTTP.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// The group does not exist, or is being deleted.
-    #[error("the group does not exist")]
-    NoSuchGroup,
-    /// The entity exists already, or its version is not the expected one.
-    #[error("{0}")]
-    Conflict(String),
-    /// The idempotency key belongs to a request with another body.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    /// The database cannot be reached, or is shutting down. The same call may succeed later.
-    #[error("the store is unavailable: {0}")]
-    Unavailable(String),
-    /// The database has no room left. Nothing was written; the same call succeeds when there is room.
-    #[error("the disk of the store is full: {0}")]
-    Full(String),
-    /// The database holds a value that this program did not write.
-    #[error("the store is inconsistent: {0}")]
-    Corrupt(String),
+/// Returns [`StoreError::Conflict`] if these are too many jobs for one insert.
+pub fn check_count(jobs: usize) -> Result<(), StoreError> {
+    if jobs > INSERT_LIMIT {
+        return Err(StoreError::Conflict(format!("{jobs} jobs are too many for one insert: {INSERT_LIMIT}")));
+    }
+    Ok(())
 }
 
 /// Failures that a confirmed write survives.
@@ -84,6 +75,11 @@ pub struct Insert {
     pub jobs: Vec<NewJob>,
     /// Idempotency key of the request: a repetition gets the recorded response and stores nothing.
     pub once: Option<IdempotentRequest>,
+}
+
+/// Returns whether all of these jobs are stored without a condition.
+pub fn are_unconditional<R: AsRef<NewJob>>(jobs: &[R]) -> bool {
+    jobs.iter().all(|job| job.as_ref().admission == Admission::Always)
 }
 
 impl From<Vec<NewJob>> for Insert {
@@ -157,6 +153,18 @@ pub enum InsertOutcome {
 }
 
 impl InsertOutcome {
+    /// Returns the outcome of a job that is stored as it was given.
+    #[must_use]
+    pub fn stored(job: &NewJob) -> Self {
+        Self::stored_instead(job, Vec::new())
+    }
+
+    /// Returns the outcome of a job that is stored as it was given, and has cancelled others.
+    #[must_use]
+    pub fn stored_instead(job: &NewJob, cancelled: Vec<JobId>) -> Self {
+        Self::Stored { run_at: job.run_at, forgotten: false, cancelled }
+    }
+
     /// Returns whether the job itself is stored.
     #[must_use]
     pub fn is_stored(&self) -> bool {
@@ -212,55 +220,6 @@ pub enum SettleOutcome {
     Applied(State),
     /// The lease was no longer valid for its holder; nothing was written.
     LeaseLost,
-}
-
-/// A change of jobs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum JobChange {
-    /// `scheduled` → `cancelled`. A `running` job is cancelled when its attempt is over, unless that succeeds.
-    Cancel,
-    /// `scheduled` → `cancelled`. A `running` job continues as if no cancel had been requested.
-    Withdraw,
-    /// A `scheduled` job becomes due at this time.
-    Reschedule(UnixMs),
-    /// `dead` or `expired` → `scheduled`, due at this time. A job that had a deadline gets as much time as it had in its first life.
-    Redrive(UnixMs),
-    /// Removes a job that has ended, with its attempts.
-    Purge,
-    /// Replaces parts of a `scheduled` job.
-    Edit(Box<Edit>),
-}
-
-/// New values for parts of a job.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Edit {
-    /// Revision of the job on which the edit is based.
-    pub revision: i64,
-    /// Name, as in [`NewJob`].
-    pub name: Option<String>,
-    /// Time when the job is due, as in [`NewJob`].
-    pub run_at: UnixMs,
-    /// Priority, as in [`NewJob`].
-    pub priority: Priority,
-    /// Request and settings, as in [`NewJob`].
-    pub spec: Spec,
-    /// Payload, if it changes.
-    pub body: Option<Bytes>,
-}
-
-/// Outcome of a change for one job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeOutcome {
-    /// The change was made.
-    Done,
-    /// The cancellation is recorded: an attempt is running; unless it succeeds, the job becomes `cancelled` when the attempt is over.
-    Requested,
-    /// Nothing was changed: the job's state does not allow the change.
-    Not(State),
-    /// Nothing was changed: the job was edited after the edit's revision.
-    Stale,
-    /// The tenant has no such job.
-    Unknown,
 }
 
 /// Rows that [`Jobs::prune`] may remove.
@@ -336,7 +295,7 @@ pub trait Jobs: Send + Sync {
     /// Removes ended jobs with their attempts, old rows, and deleted groups' jobs; returns how many. From `limit` on, there may be more to remove.
     async fn prune(&self, what: Prune) -> Result<u32, StoreError>;
 
-    /// Returns a tenant's job.
+    /// Returns a tenant's job. Fails with [`StoreError::Unreadable`] for one that cannot be read; [`Jobs::change`] can still cancel or purge it.
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError>;
 
     /// Returns the payload of a tenant's job.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, JobId, State};
+use super::{Job, JobId, SkipReason, State};
 use crate::clock::UnixMs;
 
 /// Condition under which a new job is stored.
@@ -36,6 +36,17 @@ pub enum Admission {
         /// It is cancelled if it waits and removed if it has ended. If it runs or does not exist, the new job is not stored.
         moved: Option<JobId>,
     },
+}
+
+impl Admission {
+    /// Returns the number of the schedule whose tick makes the job, if one does.
+    #[must_use]
+    pub fn schedule(&self) -> Option<i64> {
+        match self {
+            Self::Tick(tick) => Some(tick.schedule),
+            Self::Always | Self::Unique { .. } | Self::Debounced(_) | Self::Replace { .. } => None,
+        }
+    }
 }
 
 /// Debouncing: at most one job of a key runs within a window, and no request is lost, because the delayed job does the work of later
@@ -143,6 +154,12 @@ impl Debounce {
 }
 
 impl Debounce {
+    /// Returns until when the key's record is kept, if its newest job is due at `run_at`.
+    #[must_use]
+    pub fn kept_until(&self, run_at: UnixMs) -> UnixMs {
+        run_at.plus(self.window.saturating_mul(2))
+    }
+
     /// Returns a delay in milliseconds.
     ///
     /// If the window is a number of whole seconds, so is the delay, rounded up; otherwise it is exact.
@@ -191,6 +208,26 @@ pub struct Tick {
 }
 
 impl Tick {
+    /// Returns whether there is nothing left to do for the tick, if its record says whether it `ran`.
+    #[must_use]
+    pub fn is_handled(&self, ran: Option<bool>) -> bool {
+        ran.is_some_and(|ran| ran || !self.again)
+    }
+
+    /// Returns the reason why the tick makes no job, if its schedule has made `runs` jobs that count.
+    ///
+    /// `unfinished` says whether the schedule has unfinished jobs; it matters only where [`Overlap::Skip`] asks for it.
+    #[must_use]
+    pub fn reason_to_skip(&self, runs: u64, unfinished: bool) -> Option<SkipReason> {
+        if self.max_runs.is_some_and(|most| runs >= most) {
+            Some(SkipReason::MaxRuns)
+        } else if self.overlap == Overlap::Skip && unfinished {
+            Some(SkipReason::Overlap)
+        } else {
+            None
+        }
+    }
+
     /// Returns the schedule's progress after this tick.
     ///
     /// A tick that is run again on request says nothing about the ticks before it.
@@ -277,6 +314,30 @@ mod tests {
         }
         let run_early = debounce(30_000, false).decide(at(6), last, Newest::Begun(at(5)));
         assert_eq!(run_early, Debounced::Miss(at(35)), "a window after it has run");
+    }
+
+    fn tick(overlap: Overlap, max_runs: Option<u64>, again: bool) -> Tick {
+        Tick { schedule: 1, at: at(0), overlap, max_runs, again }
+    }
+
+    #[test]
+    fn a_tick_that_was_skipped_is_made_up_for_on_request_only() {
+        for (again, handled) in [(false, [false, true, true]), (true, [false, false, true])] {
+            let tick = tick(Overlap::Skip, None, again);
+            assert_eq!([None, Some(false), Some(true)].map(|ran| tick.is_handled(ran)), handled, "again: {again}");
+        }
+    }
+
+    #[test]
+    fn a_tick_is_skipped_at_the_most_runs_and_beside_an_unfinished_job() {
+        use Overlap::{Allow, Cancel, Queue, Skip};
+        for overlap in [Skip, Queue, Cancel, Allow] {
+            let skips_beside = (overlap == Skip).then_some(SkipReason::Overlap);
+            assert_eq!(tick(overlap, Some(3), false).reason_to_skip(2, true), skips_beside, "{overlap:?}");
+            assert_eq!(tick(overlap, Some(3), false).reason_to_skip(2, false), None);
+            assert_eq!(tick(overlap, Some(3), false).reason_to_skip(3, true), Some(SkipReason::MaxRuns));
+            assert_eq!(tick(overlap, None, false).reason_to_skip(u64::MAX, false), None);
+        }
     }
 
     #[test]

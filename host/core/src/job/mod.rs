@@ -289,13 +289,13 @@ impl NewJob {
 /// A stored job without its payload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// Id, as in [`NewJob`].
+    /// Id; sorts by the time of acceptance.
     pub id: JobId,
-    /// Owning tenant, as in [`NewJob`].
+    /// Owning tenant; also the owner of the group.
     pub tenant: TenantId,
-    /// Group, as in [`NewJob`].
+    /// Group whose policy and limits apply.
     pub group: GroupId,
-    /// Name, as in [`NewJob`].
+    /// The client's own name for the job; need not be unique.
     pub name: Option<String>,
     /// State of the job.
     pub state: State,
@@ -305,15 +305,15 @@ pub struct Job {
     pub created_at: UnixMs,
     /// Time when the job reached its final state.
     pub finished_at: Option<UnixMs>,
-    /// Deadline, as in [`NewJob`].
+    /// Time after which no attempt starts.
     pub deadline: Option<UnixMs>,
-    /// Longest delay, as in [`NewJob`].
+    /// Longest time after the due time at which an attempt may start.
     pub max_delay: Option<Duration>,
-    /// Priority, as in [`NewJob`].
+    /// Order among the group's due jobs.
     pub priority: Priority,
-    /// Order key, as in [`NewJob`].
+    /// Order key: the group's jobs of one key are tried one at a time, in the order of their ids.
     pub order_key: Option<String>,
-    /// Seed, as in [`NewJob`].
+    /// Seed of the randomness of its attempts.
     pub seed: u32,
     /// Number of spent attempts.
     pub attempt_count: u32,

@@ -126,6 +126,18 @@ impl Settlement {
         self.is_ordered
     }
 
+    /// Returns the new number of spent attempts, if the settlement spends one.
+    #[must_use]
+    pub fn spent(&self) -> Option<u32> {
+        self.attempt.as_ref().filter(|attempt| attempt.detail.spent).map(|attempt| attempt.number)
+    }
+
+    /// Returns the code of the attempt's error, if there was an error.
+    #[must_use]
+    pub fn error_code(&self) -> Option<&str> {
+        Some(self.attempt.as_ref()?.detail.error.as_ref()?.code.as_str())
+    }
+
     /// Returns whether the settlement spends an attempt of the job.
     #[must_use]
     pub fn spends(&self) -> bool {

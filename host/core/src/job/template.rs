@@ -17,7 +17,7 @@ use crate::clock::{Clock, UnixMs};
 pub struct FollowUp {
     /// Group of the job; it belongs to the parent's tenant.
     pub group: GroupId,
-    /// Name, as in [`NewJob`].
+    /// Name of the job; need not be unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Time from the parent's end until the job is due.
@@ -26,18 +26,18 @@ pub struct FollowUp {
     /// Time from the parent's end until the job's deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
-    /// Longest delay, as in [`NewJob`].
+    /// Longest time after the due time at which an attempt may start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay: Option<Duration>,
-    /// Priority, as in [`NewJob`].
+    /// Order among the group's due jobs.
     #[serde(default)]
     pub priority: Priority,
-    /// Order key, as in [`NewJob`].
+    /// Order key: the group's jobs of one key are tried one at a time, in the order of their ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_key: Option<String>,
-    /// Request and settings, as in [`NewJob`].
+    /// Request and settings.
     pub spec: Spec,
-    /// Payload, as in [`NewJob`].
+    /// The payload.
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     pub body: Bytes,
 }

@@ -8,13 +8,14 @@ use uuid::Uuid;
 
 use crate::error::Failure;
 use carillon_store::StoreError;
+use carillon_store::decode::Columns as _;
 use carillon_store::documents::to_json;
 use carillon_store::transfer::{Cell, Column, Form, Key, PageRange, Row, RowDigest, Table};
 
 pub(super) async fn count(db: &mut PgConnection, table: &Table) -> Result<u64, Failure> {
     let sql = format!("SELECT count(*) AS rows FROM {}", table.name);
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(db).await?;
-    super::super::rows::number(&row, "rows")
+    row.number("rows")
 }
 
 pub(super) async fn last_key(db: &mut PgConnection, table: &Table) -> Result<Option<Key>, Failure> {

@@ -1,7 +1,7 @@
 //! Cases of changes that people make to jobs, and of what follows from a job's end.
 
 use super::*;
-use crate::{ClaimOverdue, Edit, SettleOutcome};
+use crate::{ClaimOverdue, Edit, SettleOutcome, StoreError};
 use carillon_core::job::{Settlement, Token};
 
 /// Makes a job in this state.
@@ -201,4 +201,31 @@ pub async fn a_lease_is_held_by_its_newest_token(world: &World) {
     let settlement = Settlement::released(&leased, NOW);
     world.store.settle(vec![settlement]).await.unwrap();
     assert_eq!(held(world.tenant, leased.token, NOW).await.unwrap(), None);
+}
+
+/// The content of such a job is unknown; all that a change needs is its state.
+pub async fn a_job_that_cannot_be_read_is_cancelled_and_purged(world: &World) {
+    let read = async |id| world.store.job(world.tenant, id).await;
+    let ordered = || NewJob { order_key: Some("k".to_owned()), ..world.job(NOW) };
+    let (damaged, next) = (ordered(), ordered());
+    world.store.insert(vec![damaged.clone(), next.clone()].into()).await.unwrap();
+    world.damage(damaged.id).await;
+    assert_eq!(read(damaged.id).await, Err(StoreError::Unreadable(damaged.id)));
+    let stranger = TenantId(world.tenant.0 + 77);
+    assert_eq!(world.store.job(stranger, damaged.id).await, Ok(None), "another tenant learns nothing of it");
+    assert_eq!(world.change(damaged.id, JobChange::Purge).await, ChangeOutcome::Not(State::Scheduled));
+    assert_eq!(world.change(damaged.id, JobChange::Cancel).await, ChangeOutcome::Done);
+    assert_eq!(ids(&world.claim(NOW, 9).await), [next.id], "its order key is free");
+    assert_eq!(read(damaged.id).await, Err(StoreError::Unreadable(damaged.id)));
+    assert_eq!(world.change(damaged.id, JobChange::Cancel).await, ChangeOutcome::Not(State::Cancelled));
+    assert_eq!(world.change(damaged.id, JobChange::Purge).await, ChangeOutcome::Done);
+    assert_eq!(read(damaged.id).await, Ok(None));
+
+    let running = world.leased().await;
+    world.damage(running.job.id).await;
+    assert_eq!(world.change(running.job.id, JobChange::Cancel).await, ChangeOutcome::Requested);
+    let retry = Settlement::retry(&running, NOW, an_attempt(&running, Some(503)), NOW);
+    assert_eq!(world.store.settle(vec![retry]).await.unwrap(), [SettleOutcome::Applied(State::Cancelled)]);
+    assert_eq!(world.change(running.job.id, JobChange::Purge).await, ChangeOutcome::Done);
+    assert_eq!(read(running.job.id).await, Ok(None));
 }

@@ -85,7 +85,7 @@ macro_rules! conformance {
             ]
             change: [
                 each_change_in_each_state, a_redrive_begins_a_new_series, each_life_is_as_long_as_the_first, an_edit_replaces_and_counts, many_are_changed_in_order,
-                overdue_jobs_are_found, follow_ups_come_with_the_settlement, a_lease_is_held_by_its_newest_token,
+                overdue_jobs_are_found, a_job_that_cannot_be_read_is_cancelled_and_purged, follow_ups_come_with_the_settlement, a_lease_is_held_by_its_newest_token,
             ]
             list: [
                 tenants_are_apart, pages_go_from_new_to_old, pages_of_a_tenant_merge_its_groups, pages_filter_by_state_and_name, attempts_are_paged,

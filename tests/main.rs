@@ -24,6 +24,7 @@ mod merging;
 mod metadata;
 mod once;
 mod side_by_side;
+mod unreadable;
 
 mod schedule_next;
 mod schedule_verbs;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,28 +15,32 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, Query, run_at};
 use super::job_patch::{JobPatch, Patch};
 use super::job_view::JobView;
-use super::jobs::Named;
+use super::jobs::{FoundJob, Named};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Job, Spec, State as JobState};
+use carillon_core::job::{Job, JobId, Spec, State as JobState};
 use carillon_engine::intake::{TimeInput, ValidationCache};
 use carillon_store::{ChangeOutcome, Edit, JobChange};
 
 /// Cancels a job. A running job is cancelled when its attempt ends, unless the attempt succeeds; the response is 202 in this case.
+/// The response is 204 for a stored job that cannot be read: it is removed.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "jobs_cancel", tag = "jobs", params(Named),
-    responses((status = 200, body = JobView), (status = 202, body = JobView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = JobView), (status = 202, body = JobView), (status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn cancel(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
-) -> Result<(StatusCode, Json<JobView>), Problem> {
-    let job = api.job(&access, &id, &named).await?;
+) -> Result<Response, Problem> {
+    let job = match api.find_job(&access, &id, &named).await? {
+        FoundJob::Readable(job) => job,
+        FoundJob::Unreadable(id) => return api.remove_unreadable(&access, id).await,
+    };
     let status = match api.change(&access, &job, JobChange::Cancel).await? {
         ChangeOutcome::Done | ChangeOutcome::Not(JobState::Cancelled) => StatusCode::OK,
         ChangeOutcome::Requested => StatusCode::ACCEPTED,
         other => return Err(refused(other, &id)),
     };
-    Ok((status, api.shown(&access, &job).await?))
+    Ok((status, api.shown(&access, &job).await?).into_response())
 }
 
 /// Makes a waiting job due now.
@@ -147,6 +152,15 @@ impl ApiState {
             },
             body: has_payload.then_some(draft.body),
         })
+    }
+
+    /// Removes a job that cannot be read.
+    async fn remove_unreadable(&self, access: &Access, id: JobId) -> Result<Response, Problem> {
+        match self.bulks.remove_unreadable(access.tenant.id, id).await? {
+            ChangeOutcome::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+            ChangeOutcome::Requested => Err(Problem::unreadable_job_runs(id)),
+            other => Err(refused(other, &id.to_string())),
+        }
     }
 
     /// Makes one change in the store.

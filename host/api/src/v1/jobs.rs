@@ -23,7 +23,7 @@ use carillon_core::clock::{UnixMs, rfc3339};
 use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
 use carillon_core::json::unique;
 use carillon_engine::intake::{JobDoc, ValidationCache};
-use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery};
+use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery, StoreError};
 
 /// In the filter of a list over all groups.
 const NO_GROUP: GroupId = GroupId(0);
@@ -297,7 +297,22 @@ pub(in super::super) struct Named {
     group: Option<String>,
 }
 
-/// Shows a job.
+/// A stored job that a path means.
+pub(super) enum FoundJob {
+    Readable(Box<Job>),
+    Unreadable(JobId),
+}
+
+impl FoundJob {
+    pub(super) fn id(&self) -> JobId {
+        match self {
+            Self::Readable(job) => job.id,
+            Self::Unreadable(id) => *id,
+        }
+    }
+}
+
+/// Shows a job. One that is stored and cannot be read is a 409 (`unreadable-job`).
 #[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "jobs_get", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
@@ -324,10 +339,21 @@ impl ApiState {
 
     /// The job that a path means.
     pub(super) async fn job(&self, access: &Access, id: &str, named: &Named) -> Result<Job, Problem> {
+        match self.find_job(access, id, named).await? {
+            FoundJob::Readable(job) => Ok(*job),
+            FoundJob::Unreadable(id) => Err(Problem::unreadable_job(id)),
+        }
+    }
+
+    /// The job that a path means, also if it cannot be read.
+    pub(super) async fn find_job(&self, access: &Access, id: &str, named: &Named) -> Result<FoundJob, Problem> {
         let unknown = || Problem::unknown("job", id);
         let Some(group) = &named.group else {
             let parsed = id.parse().map_err(|_| unknown())?;
-            return self.store.job(access.tenant.id, parsed).await?.ok_or_else(unknown);
+            return match self.store.job(access.tenant.id, parsed).await {
+                Err(StoreError::Unreadable(id)) => Ok(FoundJob::Unreadable(id)),
+                found => Ok(FoundJob::Readable(Box::new(found?.ok_or_else(unknown)?))),
+            };
         };
         let group = self.group(access, group)?;
         let all = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(access.tenant.id, group.id) };
@@ -335,7 +361,7 @@ impl ApiState {
         for state in [Some(Running), Some(Scheduled), None] {
             let filter = JobFilter { state, ..all.clone() };
             if let Some(job) = self.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
-                return Ok(job);
+                return Ok(FoundJob::Readable(Box::new(job)));
             }
         }
         Err(unknown())

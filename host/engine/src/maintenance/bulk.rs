@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, ShareKey};
 use crate::notifier::Notifier;
 use carillon_catalog::{Bulk, BulkAction, Catalog, CatalogError};
 use carillon_core::clock::{self, Clock};
-use carillon_core::job::{Job, State, TenantId};
+use carillon_core::job::{Job, JobId, State, TenantId};
 use carillon_core::stable_hash::fnv;
 use carillon_store::{ChangeOutcome, JobChange, JobsQuery, Store, StoreError};
 use carillon_telemetry::Telemetry;
@@ -145,5 +145,31 @@ impl BulkRunner {
         self.telemetry.record_changes(jobs, change, &changed, now);
         self.notifier.notify_all_nodes(now);
         Ok(changed)
+    }
+
+    /// Removes a stored job that cannot be read, after it was cancelled if it waits.
+    ///
+    /// [`ChangeOutcome::Requested`] means that an attempt is running: the cancel is recorded, and the job is still stored. No event is
+    /// published, because nothing is known of the job but its id.
+    ///
+    /// # Errors
+    /// Returns the store's error; then the job is still stored.
+    pub async fn remove_unreadable(&self, tenant: TenantId, id: JobId) -> Result<ChangeOutcome, StoreError> {
+        let now = self.clock.now();
+        let change = async |change| {
+            let changed = self.store.change(tenant, vec![id], change, now).await?;
+            Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
+        };
+        let cancelled = change(JobChange::Cancel).await?;
+        // The next job of its order key may be due.
+        self.notifier.notify_all_nodes(now);
+        let removed = match cancelled {
+            ChangeOutcome::Done | ChangeOutcome::Not(_) => change(JobChange::Purge).await?,
+            other => other,
+        };
+        if removed == ChangeOutcome::Done {
+            tracing::warn!(job = %id, "removed an unreadable stored job on request");
+        }
+        Ok(removed)
     }
 }

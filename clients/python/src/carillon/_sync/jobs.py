@@ -100,7 +100,8 @@ class Jobs(Verbs):
 
         A running job becomes cancelled unless its attempt succeeds; until then its ``cancel_requested`` is true.
 
-        Raises Problem (409) if the job has already ended in another state.
+        Raises Problem (409) if the job has already ended in another state, and Problem (204) if the stored job could not be read and was
+        removed instead.
         """
         return self._sender.send(calls.cancel(id, group=group))
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use crate::support::{
-    Answer, DATABASE, Gate, ManualClock, Receiver, Reply, Setup, TestHost, cluster, eventually,
-};
+use crate::support::{Answer, DATABASE, Gate, ManualClock, Receiver, Reply, Setup, TestHost, cluster, eventually};
 
 /// Makes a job of a server with a file unreadable.
 async fn damage_in_file(host: &TestHost, id: &str) {

@@ -213,7 +213,7 @@ mod tests {
                 "server.batch_limit: 0 is out of range: it must be from 1 to 1000000",
             ),
             ("CARILLON_ENGINE__LEASE", "1ms", "engine.lease: 1ms is out of range: it must be from 1s to 36500days"),
-            ("CARILLON_POLICY__MEMORY", "1KiB", "policy.memory: 1KiB is too small: 64KiB or more"),
+            ("CARILLON_POLICY__MEMORY", "1KiB", "policy.memory: 1KiB is too small: it must be at least 64KiB"),
             (
                 "CARILLON_SERVER__PAYLOAD_LIMIT",
                 "32MiB",

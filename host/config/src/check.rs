@@ -234,7 +234,7 @@ mod tests {
                 "0s",
                 "delivery.breaker_pause: 0s is out of range: it must be from 1ms",
             ),
-            ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
+            ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: the token must have at least 16"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: the master key must have 64"),
             ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL must be sqlite:PATH or postgres://…"),
             ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: the user agent must be visible"),

@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_core::clock::{Clock, Stopwatch, SystemClock, UnixMs};
 use carillon_core::job::{
-    AttemptDetail, AttemptRecord, DispatchMode, GroupId, JobId, LeasedJob, NewJob, Outcome, Settlement, Target, TenantId,
+    AttemptDetail, AttemptRecord, DispatchMode, GroupId, JobId, LeasedJob, NewJob, Outcome, Settlement, Target,
+    TenantId,
 };
 use carillon_core::test_util::new_job;
 use carillon_store::{ClaimDue, INSERT_LIMIT, Kind, Precondition, PutEntity, Store};

@@ -14,12 +14,11 @@ mod zone;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,24 +30,25 @@ use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
 use carillon_core::clock::{Clock, SystemClock};
 use carillon_core::shutdown::{Signal, signal};
-use carillon_engine::cluster::{Cluster, ClusterTimes, PeerSync, run_refresh};
+use carillon_engine::cluster::{CatalogRefresh, Cluster, ClusterTimes, PeerSync};
 use carillon_engine::delivery::egress::Guard;
 use carillon_engine::delivery::send::Sender;
-use carillon_engine::dispatch::dispatcher::{ClaimBatchSize, Dispatcher};
+use carillon_engine::dispatch::aborts::Aborter;
+use carillon_engine::dispatch::dispatcher::Dispatcher;
 use carillon_engine::dispatch::limiter::Limiter;
 use carillon_engine::files::FileShares;
 use carillon_engine::health::Health;
 use carillon_engine::intake::make_requested_jobs;
 use carillon_engine::loops::Loops;
-use carillon_engine::observers::RequestedJobs;
-use carillon_engine::rollout::RolloutMonitor;
+use carillon_engine::maintenance::prune::Pruner;
+use carillon_engine::maintenance::rescue::Rescuer;
 use carillon_engine::schedules::ScheduleRunner;
-use carillon_store::Store;
+use carillon_engine::services::Services;
 use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
-use self::parts::{concurrency, describe, event_bounds, executor, new_api, payloads, settler};
+use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
 pub use self::recover::{recover_master_key, recover_operator_token};
 
 /// Version of the program.
@@ -65,8 +65,8 @@ pub struct App {
     pub mounts: Vec<(Mount, SocketAddr)>,
     /// Entry that answers requests, as `address` does.
     pub door: Door,
-    store: Arc<dyn Store>,
-    node: Arc<Dispatcher>,
+    services: Services,
+    dispatcher: Arc<Dispatcher>,
     stop: CancellationToken,
     /// Ends tasks that have no end of their own.
     end: CancellationToken,
@@ -100,7 +100,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
     let first = signal().await?;
-    let interrupt = app.node.interrupt.clone();
+    let interrupt = app.dispatcher.interrupt();
     let stopped = async {
         if first == Signal::Terminate {
             app.give_notice().await;
@@ -140,7 +140,7 @@ impl App {
         declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
         let guard = Guard::new(config.egress.allow.clone(), config.egress.deny.clone());
         let sender = Sender::new(&config.delivery, guard, files)?;
-        let observer = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
+        let telemetry = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
         let concurrency = concurrency(&config, files);
@@ -151,35 +151,12 @@ impl App {
             None => Cluster::alone(Arc::clone(&clock), describe),
         };
         let cluster = Arc::new(cluster);
-        let executor = executor(&config, sender, &catalog, &runtime, &clock, &observer, &cluster);
-        let interrupt = CancellationToken::new();
-        let rollouts = Arc::new(RolloutMonitor::new(&executor, &catalog, &runtime, &observer, interrupt.clone()));
-        let settler = settler(&store, &catalog, &clock, &observer, &interrupt);
-        let node = Arc::new(Dispatcher {
-            store: Arc::clone(&store),
-            catalog: Arc::clone(&catalog),
-            clock: Arc::clone(&clock),
-            executor,
-            rollouts,
-            telemetry: observer,
-            limiter,
-            cluster,
-            config: config.engine.clone(),
-            saturated: AtomicBool::new(false),
-            turn: AtomicUsize::new(0),
-            pace: ClaimBatchSize::default(),
-            priorities: Arc::default(),
-            leases: Arc::default(),
-            settler,
-            notifier: Arc::default(),
-            consumers: Arc::default(),
-            attempts: TaskTracker::new(),
-            interrupt,
-        });
+        let notifier = Arc::default();
+        let services = Services { store, catalog, runtime, clock, telemetry, limiter, cluster, notifier };
         let mounts = listen_for_mounts(&config).await?;
         let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
-        let health = Health::new(Arc::clone(&store), Arc::clone(&node.clock), Arc::clone(&supervisor), leaving.clone());
-        let (api, asked) = new_api(&config, files, &node, &runtime, health, &stop, &end);
+        let health = Health::new(services.clone(), Arc::clone(&supervisor), leaving.clone());
+        let Parts { dispatcher, api } = Parts::new(&config, files, &services, sender, &stop, (health, end.clone()));
         let new_door =
             |router| Door::new(router, config.server.request_timeout.get(), config.server.concurrent_requests);
         let app = Self {
@@ -187,8 +164,8 @@ impl App {
             mounts: addresses(&mounts)?,
             door: new_door(router(Arc::clone(&api))),
             mount_doors: mounts.iter().map(|(mount, _)| new_door(mount_router(*mount, Arc::clone(&api)))).collect(),
-            store,
-            node,
+            services,
+            dispatcher,
             stop,
             end,
             loops: TaskTracker::new(),
@@ -200,7 +177,7 @@ impl App {
             link: TaskTracker::new(),
             drain_timeout: config.server.drain_timeout.get(),
         };
-        app.spawn_loops(&config, &api, asked);
+        app.spawn_loops(&config, &api);
         app.spawn_listeners(&config, files.clients, listener, mounts);
         if let Some(shared) = shared {
             app.spawn_link(shared);
@@ -225,24 +202,26 @@ impl App {
         self.serving.close();
     }
 
-    fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>, asked: mpsc::Receiver<RequestedJobs>) {
-        let (node, first, last) = (&self.node, (&self.loops, &self.stop), (&self.lasting_loops, &self.node.interrupt));
-        self.supervise(first, "dispatcher", node, |node, stop| node.run_due(stop));
-        self.supervise(first, "late jobs", node, |node, stop| node.run_late(stop));
-        let retention = config.retention.clone();
-        self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
+    fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>) {
+        let (services, dispatcher, leases) = (&self.services, &self.dispatcher, &self.dispatcher.lease_keeper());
+        let (first, last) = ((&self.loops, &self.stop), (&self.lasting_loops, dispatcher.interrupt()));
+        let rescuer = Arc::new(Rescuer::new(services.clone(), dispatcher.lease_keeper()));
+        let pruner = Arc::new(Pruner::new(services.clone(), config.retention.clone()));
+        let aborter = Arc::new(Aborter::new(services.clone(), dispatcher.lease_keeper()));
+        self.supervise(first, "dispatcher", dispatcher, |dispatcher, stop| dispatcher.run(stop));
+        self.supervise(first, "late jobs", &rescuer, |rescuer, stop| rescuer.run(stop));
+        self.supervise(first, "retention", &pruner, |pruner, stop| pruner.run(stop));
         self.supervise(first, "schedules", &api.intake, |intake, stop| ScheduleRunner::new(intake).run(stop));
-        self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
+        self.supervise(first, "bulk changes", &api.bulks, |bulk, stop| bulk.run(stop));
         // These loops renew leases, end attempts, show events, and make the jobs that observers request. All of that is needed while attempts
         // finish, so the loops end with the interrupt.
-        self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
-        self.supervise(last, "aborts", node, |node, stop| node.run_aborts(stop));
+        self.supervise(last, "leases", leases, |leases, stop| leases.run(stop));
+        self.supervise(last, "aborts", &aborter, |aborter, stop| aborter.run(stop));
         self.supervise(last, "observers", &api.observers, |observers, stop| observers.run(stop));
-        self.supervise(last, "quarantines", &node.rollouts, |rollouts, stop| rollouts.run_quarantines(stop));
-        let asked = Arc::new(tokio::sync::Mutex::new(asked));
+        self.supervise(last, "quarantines", &api.rollouts, |rollouts, stop| rollouts.run_quarantines(stop));
         let observers = Arc::clone(&api.observers);
         self.supervise(last, "observers' jobs", &api.intake, move |intake, stop| {
-            make_requested_jobs(intake, Arc::clone(&observers), Arc::clone(&asked), stop)
+            make_requested_jobs(intake, Arc::clone(&observers), stop)
         });
         self.loops.close();
         self.lasting_loops.close();
@@ -268,28 +247,17 @@ impl App {
     async fn give_notice(&self) {
         self.leaving.cancel();
         tracing::info!(notice = ?self.drain_notice, "drain notice started; /readyz returns 503, and the port stays open until the notice ends");
-        let _ = tokio::time::timeout(self.drain_notice, self.node.interrupt.cancelled()).await;
+        let _ = tokio::time::timeout(self.drain_notice, self.dispatcher.interrupt().cancelled()).await;
     }
 
     /// Starts the exchange with the other nodes. They count this node as living as long as attempts run.
     fn spawn_link(&self, shared: Shared) {
-        let (node, configured) = (&self.node, Arc::new(Notify::new()));
-        let (catalog, notifier, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.notifier), self.stop.clone());
-        let woken = Arc::clone(&configured);
-        let refresh = Arc::clone(&self.supervisor).run("catalog refresh", move || {
-            run_refresh(Arc::clone(&catalog), Arc::clone(&woken), Arc::clone(&notifier), stop.clone())
-        });
-        let link = PeerSync {
-            peers: shared.peers,
-            clock: shared.clock,
-            cluster: Arc::clone(&node.cluster),
-            notifier: Arc::clone(&node.notifier),
-            configured,
-        };
-        self.link.spawn(refresh);
-        let (link, interrupt) = (Arc::new(link), node.interrupt.clone());
-        let linked = Arc::clone(&self.supervisor).run("cluster link", move || Arc::clone(&link).run(interrupt.clone()));
-        self.link.spawn(linked);
+        let (services, configured) = (&self.services, Arc::new(Notify::new()));
+        let link = PeerSync::new(services.clone(), shared.peers, shared.clock, Arc::clone(&configured));
+        let refresh = Arc::new(CatalogRefresh::new(services.clone(), configured));
+        let (stop, interrupt) = ((&self.link, &self.stop), (&self.link, self.dispatcher.interrupt()));
+        self.supervise(stop, "catalog refresh", &refresh, |refresh, stop| refresh.run(stop));
+        self.supervise(interrupt, "cluster link", &Arc::new(link), |link, stop| link.run(stop));
     }
 
     /// Stops the server; returns when every job is back in the store.
@@ -297,8 +265,7 @@ impl App {
         self.stop.cancel();
         let drained = async {
             self.loops.wait().await;
-            self.node.attempts.close();
-            self.node.attempts.wait().await;
+            self.dispatcher.drain().await;
             self.end.cancel();
             self.serving.wait().await;
             self.handlers_ended().await;
@@ -306,9 +273,8 @@ impl App {
         if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
             tracing::warn!("drain timeout expired; interrupting running attempts");
         }
-        self.node.interrupt.cancel();
-        self.node.attempts.close();
-        self.node.attempts.wait().await;
+        self.dispatcher.interrupt().cancel();
+        self.dispatcher.drain().await;
         self.end.cancel();
         let answered = async {
             self.serving.wait().await;
@@ -323,7 +289,7 @@ impl App {
         if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, self.link.wait()).await.is_err() {
             tracing::warn!("leaving the cluster timed out; other nodes count this one until it expires");
         }
-        self.store.close().await;
+        self.services.store.close().await;
     }
 
     /// Waits until the work that handlers have begun is done, also for clients that have disconnected.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::loops::Loops;
-use carillon_core::clock::Clock;
+use crate::services::Services;
 use carillon_core::job::JobId;
-use carillon_store::{Store, StoreError, Work};
+use carillon_store::{StoreError, Work};
 
 /// Age up to which a stored job proves that jobs are accepted.
 const FRESH: Duration = Duration::from_secs(10);
@@ -22,8 +22,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Computes whether the server is ready.
 pub struct Health {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
+    services: Services,
     loops: Arc<Loops>,
     /// Cancelled when the server is to stop soon.
     leaving: CancellationToken,
@@ -34,18 +33,18 @@ pub struct Health {
 }
 
 impl Health {
-    /// Creates the readiness check of a server with this store and these loops.
+    /// Creates the readiness check of a server with these services and loops.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, loops: Arc<Loops>, leaving: CancellationToken) -> Self {
-        Self { store, clock, loops, leaving, probing: Arc::default(), said: Mutex::default() }
+    pub fn new(services: Services, loops: Arc<Loops>, leaving: CancellationToken) -> Self {
+        Self { services, loops, leaving, probing: Arc::default(), said: Mutex::default() }
     }
 
     /// Returns why the server is not ready; `None` if jobs are accepted and delivered.
     pub async fn trouble(&self) -> Option<String> {
         let trouble = match self.known_trouble() {
-            None if !self.store.health().succeeded_within(Work::Accept, FRESH) => self.probe().await,
+            None if !self.services.store.health().succeeded_within(Work::Accept, FRESH) => self.probe().await,
             // Clients may send nothing to a server that is not ready, so only this check can discover that it is ready again.
-            Some(_) if self.store.health().trouble().is_some_and(|(work, _)| work == Work::Accept) => {
+            Some(_) if self.services.store.health().trouble().is_some_and(|(work, _)| work == Work::Accept) => {
                 self.probe().await
             }
             known => known,
@@ -71,17 +70,18 @@ impl Health {
                 "the background loop `{name}` panicked and is being restarted; the log has the cause"
             ));
         }
-        self.store.health().trouble().map(|(work, error)| reason(work, &error))
+        self.services.store.health().trouble().map(|(work, error)| reason(work, &error))
     }
 
     /// Tries a write, unless one is being tried, and waits for its result for at most [`PROBE_TIMEOUT`].
     async fn probe(&self) -> Option<String> {
         let probed = async {
             let probing = Arc::clone(&self.probing).lock_owned().await;
-            if self.store.health().succeeded_within(Work::Accept, FRESH) {
+            if self.services.store.health().succeeded_within(Work::Accept, FRESH) {
                 return;
             }
-            let (store, id, now) = (Arc::clone(&self.store), JobId::new(&*self.clock), self.clock.now());
+            let (store, id, now) =
+                (Arc::clone(&self.services.store), JobId::new(&*self.services.clock), self.services.clock.now());
             // The write continues when the caller stops waiting; the store records its result.
             let probe = tokio::spawn(async move {
                 drop(store.probe(id, now).await);

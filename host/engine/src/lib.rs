@@ -2,7 +2,7 @@
 //!
 //! Role: accepts jobs ([`intake`], [`schedules`]), starts them when they are due ([`dispatch`]), delivers them and decides their new states
 //! ([`delivery`]), rescues and removes jobs ([`maintenance`]). Nodes that share a database are a [`cluster`]; [`rollout`] compares versions of
-//! policies.
+//! policies. All of them share one set of [`services`].
 //!
 //! Not: an HTTP server, SQL, or types of WebAssembly other than those of `carillon-policy`.
 //!
@@ -22,3 +22,4 @@ pub mod notifier;
 pub mod observers;
 pub mod rollout;
 pub mod schedules;
+pub mod services;

@@ -5,8 +5,8 @@
 //! of their own, one call at a time for each group, so a slow observer delays the others by one call at most and never delays a delivery.
 //! Events that were not shown when the server stops are lost.
 //!
-//! An observer can request jobs, in the group that its binding names. The receiving end of the channel makes them. The channel holds the jobs
-//! of at most [`ASKED`] calls; jobs beyond that are not made, and the group's report says so.
+//! An observer can request jobs, in the group that its binding names. Another loop takes them and makes them. The channel between the two
+//! holds the jobs of at most [`ASKED`] calls; jobs beyond that are not made, and the group's report says so.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use carillon_catalog::{Catalog, Group};
-use carillon_core::clock::{Clock, UnixMs};
+use crate::services::Services;
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{GroupId, PluginUse};
 use carillon_policy::{
-    AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, JobRequests, PolicyCaller, QueueKey, Runtime,
+    AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, JobRequests, PolicyCaller, QueueKey,
 };
-use carillon_telemetry::{Cursor, Event, Fact, Found, ObserverOutcome, Telemetry};
+use carillon_telemetry::{Cursor, Event, Fact, Found, ObserverOutcome};
 
 /// Largest number of events in one call.
 const BATCH: usize = 100;
@@ -38,32 +39,30 @@ const GROUP_SHARE: usize = 4;
 const LOG_LINES: usize = 20;
 
 /// Largest number of calls whose requested jobs wait to be made.
-pub const ASKED: usize = 256;
+const ASKED: usize = 256;
 
 /// Shortest period between two log lines about dropped events.
 const DROPPED_PERIOD: Duration = Duration::from_secs(60);
 
 /// Calls observers with the events of their groups.
 pub struct ObserverRunner {
-    catalog: Arc<Catalog>,
-    runtime: Arc<Runtime>,
-    clock: Arc<dyn Clock>,
-    telemetry: Arc<Telemetry>,
+    services: Services,
     capacity: usize,
     /// Position in the events at which the runner starts.
     start: Cursor,
     accounts: Mutex<ObserverStats>,
     asked: mpsc::Sender<RequestedJobs>,
+    requested: tokio::sync::Mutex<mpsc::Receiver<RequestedJobs>>,
 }
 
 /// Jobs that an observer requests.
-pub struct RequestedJobs {
+pub(crate) struct RequestedJobs {
     /// Group that it observes.
-    pub group: Arc<Group>,
+    pub(crate) group: Arc<Group>,
     /// Group, of the same tenant, in which the jobs are made.
-    pub jobs_group: String,
+    pub(crate) jobs_group: String,
     /// Requested jobs.
-    pub jobs: Vec<AskedJob>,
+    pub(crate) jobs: Vec<AskedJob>,
 }
 
 /// Counts of shown and dropped events.
@@ -142,16 +141,16 @@ impl PendingEvents {
 impl ObserverRunner {
     /// Creates a runner that shows the events from now on, and lets at most `capacity` of them wait.
     #[must_use]
-    pub fn new(
-        catalog: Arc<Catalog>,
-        runtime: Arc<Runtime>,
-        clock: Arc<dyn Clock>,
-        telemetry: Arc<Telemetry>,
-        capacity: usize,
-        asked: mpsc::Sender<RequestedJobs>,
-    ) -> Self {
-        let start = telemetry.events.newest();
-        Self { catalog, runtime, clock, telemetry, capacity, start, accounts: Mutex::default(), asked }
+    pub fn new(services: Services, capacity: usize) -> Self {
+        let start = services.telemetry.events.newest();
+        let (asked, requested) = mpsc::channel(ASKED);
+        let requested = tokio::sync::Mutex::new(requested);
+        Self { services, capacity, start, accounts: Mutex::default(), asked, requested }
+    }
+
+    /// Returns the jobs that observers request. Only one caller at a time gets them.
+    pub(crate) async fn requested(&self) -> tokio::sync::MutexGuard<'_, mpsc::Receiver<RequestedJobs>> {
+        self.requested.lock().await
     }
 
     /// Records the result of a job that a group's observer requested: `refused` says why it was not made.
@@ -177,15 +176,15 @@ impl ObserverRunner {
             PendingEvents { queues: HashMap::new(), len: 0, capacity: self.capacity, busy: HashSet::new() };
         let mut look_at = None;
         loop {
-            let recorded = self.telemetry.events.recorded().notified();
+            let recorded = self.services.telemetry.events.recorded().notified();
             tokio::pin!(recorded);
             recorded.as_mut().enable();
-            if look_at.is_none() && self.telemetry.events.newest() != cursor {
-                look_at = Some(self.clock.now().plus(LINGER));
+            if look_at.is_none() && self.services.telemetry.events.newest() != cursor {
+                look_at = Some(self.services.clock.now().plus(LINGER));
             }
             tokio::select! {
                 () = recorded, if look_at.is_none() => continue,
-                () = self.clock.sleep_until(look_at.unwrap_or(UnixMs::MAX)) => {
+                () = self.services.clock.sleep_until(look_at.unwrap_or(UnixMs::MAX)) => {
                     look_at = None;
                     self.read_events(&mut cursor, &mut waiting);
                 }
@@ -200,14 +199,14 @@ impl ObserverRunner {
 
     /// Adds the new events of observed groups to the waiting ones.
     fn read_events(&self, cursor: &mut Cursor, waiting: &mut PendingEvents) {
-        let observed = self.catalog.observed_groups();
+        let observed = self.services.catalog.observed_groups();
         if observed.is_empty() {
-            *cursor = self.telemetry.events.newest();
+            *cursor = self.services.telemetry.events.newest();
             return;
         }
         loop {
             let is_observed = |fact: &Fact| observed.contains(&fact.about.group);
-            let Found { lost, events, more, .. } = self.telemetry.events.read(cursor, is_observed);
+            let Found { lost, events, more, .. } = self.services.telemetry.events.read(cursor, is_observed);
             if lost > 0 {
                 self.count(None, ObserverOutcome::Dropped, lost);
             }
@@ -226,7 +225,7 @@ impl ObserverRunner {
     /// Calls a group's observer with a batch, and returns the group.
     async fn show(self: Arc<Self>, id: GroupId, batch: Vec<Event>) -> GroupId {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        let Some(group) = self.catalog.group_by_id(id) else {
+        let Some(group) = self.services.catalog.group_by_id(id) else {
             self.lock().reports.remove(&id);
             return id;
         };
@@ -261,20 +260,21 @@ impl ObserverRunner {
 
     /// Calls the observer; returns `None` if the group has no observer any more.
     async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<(PluginUse, Vec<AskedJob>)>, Fault> {
-        let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
+        let Some(step) = self.services.catalog.observer(group).await? else { return Ok(None) };
         let requests = jobs_group_of(group).map_or(JobRequests::Denied, |_| JobRequests::Allowed);
-        let (limits, watch) = (Arc::clone(&self.runtime.limits), group.watch(&self.runtime.quarantine, None));
-        let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());
+        let (limits, watch) =
+            (Arc::clone(&self.services.runtime.limits), group.watch(&self.services.runtime.quarantine, None));
+        let (now, tenant, name) = (self.services.clock.now(), group.tenant.name.clone(), group.name.clone());
         let call = move || {
             let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
             PolicyCaller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, requests)
         };
         let lane = QueueKey { tenant: group.tenant.id, group: group.id };
-        self.runtime.observer_threads.run(lane, call).await.map(Some)
+        self.services.runtime.observer_threads.run(lane, call).await.map(Some)
     }
 
     fn record_call(&self, group: &Group, used: PluginUse) {
-        self.telemetry.metrics.policy_call(&used);
+        self.services.telemetry.metrics.policy_call(&used);
         for line in &used.log {
             tracing::info!(
                 tenant = group.tenant.name,
@@ -293,7 +293,7 @@ impl ObserverRunner {
     }
 
     fn count(&self, group: Option<GroupId>, outcome: ObserverOutcome, events: u64) {
-        self.telemetry.metrics.observed(outcome, events);
+        self.services.telemetry.metrics.observed(outcome, events);
         let mut accounts = self.lock();
         if let Some(group) = group {
             let report = accounts.reports.entry(group).or_default();
@@ -307,7 +307,7 @@ impl ObserverRunner {
             return;
         }
         accounts.dropped += events;
-        let now = self.clock.now();
+        let now = self.services.clock.now();
         if now.since(accounts.said_at) >= DROPPED_PERIOD {
             let dropped = std::mem::take(&mut accounts.dropped);
             accounts.said_at = now;

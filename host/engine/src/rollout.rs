@@ -17,11 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use self::canary::Canaries;
 use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot};
-use carillon_catalog::{Action, Author, Canary, Catalog, CatalogError, Group, Initiator};
+use crate::services::Services;
+use carillon_catalog::{Action, Author, Canary, CatalogError, Group, Initiator};
 use carillon_core::job::{AttemptRecord, GroupId, Settlement, TenantId};
 use carillon_policy::binding::Use;
-use carillon_policy::{PolicyKey, QuarantineTimes, Role, Runtime};
-use carillon_telemetry::{Fact, Subject, Telemetry};
+use carillon_policy::{PolicyKey, QuarantineTimes, Role};
+use carillon_telemetry::{Fact, Subject};
 
 pub use self::canary::{Arm, Arms};
 pub use self::replay::{Backtest, Record, Skipped};
@@ -33,9 +34,7 @@ pub struct RolloutMonitor {
     /// Shadows, which run beside the versions in force.
     pub shadows: Arc<Shadows>,
     canaries: Canaries,
-    catalog: Arc<Catalog>,
-    runtime: Arc<Runtime>,
-    telemetry: Arc<Telemetry>,
+    services: Services,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -51,30 +50,16 @@ enum Reverted {
 impl RolloutMonitor {
     /// Creates a monitor that works until `stop`.
     #[must_use]
-    pub fn new(
-        executor: &Arc<AttemptExecutor>,
-        catalog: &Arc<Catalog>,
-        runtime: &Arc<Runtime>,
-        telemetry: &Arc<Telemetry>,
-        stop: CancellationToken,
-    ) -> Self {
-        let shadows = Shadows::new(Arc::clone(executor), Arc::clone(catalog), Arc::clone(telemetry), stop.clone());
-        Self {
-            shadows: Arc::new(shadows),
-            canaries: Canaries::default(),
-            catalog: Arc::clone(catalog),
-            runtime: Arc::clone(runtime),
-            telemetry: Arc::clone(telemetry),
-            tasks: TaskTracker::new(),
-            stop,
-        }
+    pub fn new(services: Services, executor: Arc<AttemptExecutor>, stop: CancellationToken) -> Self {
+        let shadows = Shadows::new(services.clone(), executor, stop.clone());
+        Self { shadows: Arc::new(shadows), canaries: Canaries::default(), services, tasks: TaskTracker::new(), stop }
     }
 
     /// Returns the part of a settlement that [`RolloutMonitor::settled`] needs, if it needs any.
     #[must_use]
     pub fn attempt_to_watch(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
         let attempt = settlement.attempt.as_ref()?;
-        let tries = || self.catalog.group_by_id(group).is_some_and(|group| group.rollout.canary.is_some());
+        let tries = || self.services.catalog.group_by_id(group).is_some_and(|group| group.rollout.canary.is_some());
         (has_fault(attempt) || tries()).then(|| Arc::clone(attempt))
     }
 
@@ -88,7 +73,7 @@ impl RolloutMonitor {
         if let Some(trial) = trial {
             self.shadows.show(trial);
         }
-        let Some((attempt, group)) = attempt.zip(self.catalog.group_by_id(group)) else { return };
+        let Some((attempt, group)) = attempt.zip(self.services.catalog.group_by_id(group)) else { return };
         if let Some(why) = self.canaries.count(&group, &attempt)
             && let Some(canary) = group.rollout.canary.clone()
         {
@@ -110,7 +95,7 @@ impl RolloutMonitor {
     pub fn publish(&self, group: &Group) {
         let Some(it) = group.rollout.history.last() else { return };
         let about = Subject::group(group.tenant.id, group.id);
-        self.telemetry.record(match it.action {
+        self.services.telemetry.record(match it.action {
             Action::Rollback => Fact::rollback(about, it.at, it.to, it.why.clone()),
             Action::Unquarantine => Fact::unquarantine(about, it.at, it.to, it.why.clone()),
             Action::Bind | Action::Promote | Action::Canary => Fact::promote(about, it.at, it.to, it.why.clone()),
@@ -125,10 +110,11 @@ impl RolloutMonitor {
         let decided = attempt.detail.binding_version;
         let (reverted, before) = match &group.rollout.canary {
             Some(canary) if canary.version == decided => (Reverted::Canary(canary.clone()), group.binding),
-            _ if group.binding == decided => (Reverted::Active, self.catalog.previous(group)?),
+            _ if group.binding == decided => (Reverted::Active, self.services.catalog.previous(group)?),
             _ => return None,
         };
-        let (variant, before) = (self.catalog.bound(group, decided)?, self.catalog.bound(group, before)?);
+        let (variant, before) =
+            (self.services.catalog.bound(group, decided)?, self.services.catalog.bound(group, before)?);
         let effective = match &reverted {
             Reverted::Canary(_) => variant.effective.as_ref().ok()?,
             Reverted::Active => effective,
@@ -138,7 +124,7 @@ impl RolloutMonitor {
         let times = QuarantineTimes { now: attempt.finished_at, lifted_at: group.rollout.lifted_at };
         let is_bad = |used: &&Use| {
             let it = policy_key(used);
-            let is_quarantined = self.runtime.quarantine.of(&it, times).is_some();
+            let is_quarantined = self.services.runtime.quarantine.of(&it, times).is_some();
             used.role != Role::Observe && is_quarantined && !before.contains(&it)
         };
         let bad = effective.uses().find(is_bad)?;
@@ -150,7 +136,7 @@ impl RolloutMonitor {
         self.tasks.spawn(async move {
             let author = Author { by: None, why: Some(why.clone()) };
             let moved = async {
-                let (catalog, initiator) = (&rollouts.catalog, Initiator::Server);
+                let (catalog, initiator) = (&rollouts.services.catalog, Initiator::Server);
                 match &reverted {
                     Reverted::Canary(canary) => catalog.end_canary(&group, canary, &author, initiator).await,
                     Reverted::Active => catalog.roll_back(&group, &author, initiator).await,

@@ -159,7 +159,7 @@ impl ScheduleRunner {
     pub async fn run(mut self, stop: CancellationToken) {
         let intake = Arc::clone(&self.intake);
         while !stop.is_cancelled() {
-            let changed = intake.catalog.changed().notified();
+            let changed = intake.services.catalog.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let (next, pause) = match self.run_due().await {
@@ -171,7 +171,7 @@ impl ScheduleRunner {
             };
             tokio::select! {
                 () = changed => {}
-                () = intake.clock.sleep_until(next) => {}
+                () = intake.services.clock.sleep_until(next) => {}
                 () = clock::pause(pause) => self.retry(),
                 () = stop.cancelled() => {}
             }
@@ -190,7 +190,7 @@ impl ScheduleRunner {
         self.refresh().await?;
         // All due ticks are decided before any of them is stored, so a tick that came on time does not count as missed because other
         // schedules take long.
-        let now = self.intake.clock.now();
+        let now = self.intake.services.clock.now();
         for known in self.known.values_mut() {
             let is_idle = known.owed.is_empty() && known.skipped.is_empty();
             if is_idle && known.next.is_some_and(|next| next <= now) {
@@ -214,7 +214,7 @@ impl ScheduleRunner {
 
     /// Loads schedules that are new or changed, and drops those that were deleted.
     async fn refresh(&mut self) -> Result<(), StoreError> {
-        let schedules = self.intake.catalog.all_schedules();
+        let schedules = self.intake.services.catalog.all_schedules();
         let is_known = |schedule: &Arc<Schedule>| {
             self.known.get(&schedule.id).is_some_and(|known| Arc::ptr_eq(&known.schedule, schedule))
         };
@@ -227,7 +227,7 @@ impl ScheduleRunner {
             return Ok(());
         }
         let ticked: HashMap<_, _> =
-            self.intake.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
+            self.intake.services.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
         for schedule in fresh {
             let ticked = ticked.get(&schedule.id);
             let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
@@ -267,7 +267,9 @@ impl ScheduleRunner {
         if schedules.is_empty() {
             return Ok(());
         }
-        for ticked in self.intake.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule)) {
+        for ticked in
+            self.intake.services.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule))
+        {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 let handled = ticked.last.max(known.schedule.since);
                 *known = ScheduleState::new(&known.schedule, Some(ticked), handled);
@@ -281,7 +283,7 @@ impl ScheduleRunner {
         if !self.recount {
             return Ok(());
         }
-        for ticked in self.intake.store.ticked().await? {
+        for ticked in self.intake.services.store.ticked().await? {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 known.runs = ticked.counted();
             }
@@ -293,7 +295,7 @@ impl ScheduleRunner {
     /// Returns the jobs that a schedule owes. If it cannot make any, its ticks stay owed until it can.
     async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<TickJob> {
         let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
-        let group = self.intake.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
+        let group = self.intake.services.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
         known.template = known.template.take().filter(|template| template.fits(&known.schedule, group.as_ref()));
         if known.template.is_none() {
             match self.intake.schedule_template(&known.schedule).await {
@@ -313,7 +315,7 @@ impl ScheduleRunner {
         let ticking = of_one_kind.flat_map(|owed| {
             let ticks: Vec<_> = owed.iter().map(|(tick, _)| *tick).collect();
             let why = owed.first().map_or(TickTrigger::Time, |(_, why)| *why);
-            template.jobs_for(&ticks, why, &*self.intake.clock)
+            template.jobs_for(&ticks, why, &*self.intake.services.clock)
         });
         ticking.collect()
     }
@@ -358,7 +360,7 @@ impl ScheduleRunner {
 
     /// Postpones the owed ticks of one schedule, whose group was deleted.
     fn forget(&mut self, of_one: &[TickJob]) {
-        let again = self.intake.clock.now().plus(POLL);
+        let again = self.intake.services.clock.now().plus(POLL);
         let Some(known) = of_one.first().and_then(|one| self.known.get_mut(&one.schedule.id)) else { return };
         tracing::warn!(schedule = known.schedule.name, "group of a schedule no longer exists");
         known.template = None;

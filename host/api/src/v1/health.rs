@@ -50,7 +50,7 @@ pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl 
     api.note_backlog().await;
     let streams = api.event_streams - api.streams.available_permits();
     metrics.now(api.limiter.running(), api.runtime.threads.waiting(), streams, api.executor.open_breakers());
-    metrics.waiting_consumers(api.pull.consumers.count());
+    metrics.waiting_consumers(api.pull.waiting_consumers());
     metrics.quarantined(api.quarantine_count());
     metrics.plugins(api.runtime.registry.count(), api.runtime.registry.bytes());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())

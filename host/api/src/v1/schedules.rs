@@ -24,7 +24,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::duration;
 use carillon_core::job::Overlap;
 use carillon_engine::intake::{TickTrigger, TimeInput, ValidationCache};
-use carillon_engine::maintenance::sweep::TICKS_KEPT;
+use carillon_engine::maintenance::prune::TICKS_KEPT;
 use carillon_store::{InsertOutcome, InsertResult, TicksQuery};
 
 /// The most ticks that one backfill may create.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{ClockSample, Cluster, DatabaseClock};
-use crate::notifier::Notifier;
+use super::{ClockSample, DatabaseClock};
+use crate::services::Services;
 use carillon_core::clock::Clock as _;
 use carillon_store::{Peers, Signal, StoreError};
 
@@ -21,19 +21,23 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Connects a node with the others.
 pub struct PeerSync {
+    services: Services,
     /// Connection to the other nodes.
-    pub peers: Arc<dyn Peers>,
+    peers: Arc<dyn Peers>,
     /// Time on which all nodes agree.
-    pub clock: Arc<DatabaseClock>,
-    /// Members and shares.
-    pub cluster: Arc<Cluster>,
-    /// Woken by jobs of other nodes; says when to wake the others.
-    pub notifier: Arc<Notifier>,
+    clock: Arc<DatabaseClock>,
     /// Notified when another node has changed the configuration.
-    pub configured: Arc<Notify>,
+    configured: Arc<Notify>,
 }
 
 impl PeerSync {
+    /// Creates the connection of this node's services with the other nodes; it notifies `configured` when one of them has changed the
+    /// configuration.
+    #[must_use]
+    pub fn new(services: Services, peers: Arc<dyn Peers>, clock: Arc<DatabaseClock>, configured: Arc<Notify>) -> Self {
+        Self { services, peers, clock, configured }
+    }
+
     /// Publishes this node's heartbeat and listens to the others, until `stop`; then removes it from the list.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
@@ -42,17 +46,17 @@ impl PeerSync {
             () = self.run_listening() => {}
             () = stop.cancelled() => {}
         }
-        if let Err(error) = self.peers.leave(self.cluster.id).await {
+        if let Err(error) = self.peers.leave(self.services.cluster.id).await {
             tracing::warn!(%error, "leaving the cluster failed; other nodes count this one until it expires");
         }
     }
 
     async fn run_beats(&self) {
         loop {
-            let next = self.clock.now().plus(self.cluster.times.heartbeat_interval);
+            let next = self.clock.now().plus(self.services.cluster.times.heartbeat_interval);
             match self.beat().await {
                 // The limits of groups may have grown.
-                Ok(true) => self.notifier.notify_local(),
+                Ok(true) => self.services.notifier.notify_local(),
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "heartbeat failed"),
             }
@@ -62,15 +66,15 @@ impl PeerSync {
 
     async fn beat(&self) -> Result<bool, StoreError> {
         let (asked, before) = (self.clock.now(), self.clock.local());
-        let roll = self.peers.beat(self.cluster.beat()).await?;
+        let roll = self.peers.beat(self.services.cluster.beat()).await?;
         self.clock.correct(ClockSample { before, there: roll.now, after: self.clock.local() });
-        Ok(self.cluster.update_view(roll, asked))
+        Ok(self.services.cluster.update_view(roll, asked))
     }
 
     async fn run_telling(&self) {
         loop {
-            self.notifier.notified_remote().await;
-            if let Err(error) = self.peers.tell(self.cluster.id).await {
+            self.services.notifier.notified_remote().await;
+            if let Err(error) = self.peers.tell(self.services.cluster.id).await {
                 tracing::debug!(%error, "notifying other nodes of jobs failed; they find the jobs by polling");
             }
             // No decision depends on this pause, so it is not the clock's.
@@ -88,13 +92,13 @@ impl PeerSync {
     }
 
     async fn listen(&self) -> Result<(), StoreError> {
-        let mut signals = self.peers.listen(self.cluster.id).await?;
+        let mut signals = self.peers.listen(self.services.cluster.id).await?;
         // Notifications before this moment may have been missed.
-        self.notifier.notify_local();
+        self.services.notifier.notify_local();
         self.configured.notify_one();
         loop {
             match signals.next().await? {
-                Signal::Jobs => self.notifier.notify_local(),
+                Signal::Jobs => self.services.notifier.notify_local(),
                 Signal::Catalog => self.configured.notify_one(),
             }
         }

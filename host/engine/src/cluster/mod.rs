@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 pub use self::clock::{ClockSample, DatabaseClock};
 pub use self::link::PeerSync;
-pub use self::refresh::run_refresh;
+pub use self::refresh::CatalogRefresh;
 pub use self::share::{LimitShare, Share, ShareKey};
 pub use self::times::ClusterTimes;
 use carillon_catalog::{Group, Tenant};

@@ -9,31 +9,41 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::notifier::Notifier;
-use carillon_catalog::Catalog;
+use crate::services::Services;
 
 /// Period of the poll for a changed revision.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Loads the changes of other nodes, on each notification of `configured` and in each poll period, until `stop`.
-///
-/// Notifies `notifier` after a change: a group may have jobs that this node has not considered.
-pub async fn run_refresh(
-    catalog: Arc<Catalog>,
+/// Loads the changes of other nodes.
+pub struct CatalogRefresh {
+    services: Services,
+    /// Notified when another node has changed the configuration.
     configured: Arc<Notify>,
-    notifier: Arc<Notifier>,
-    stop: CancellationToken,
-) {
-    while !stop.is_cancelled() {
-        match catalog.refresh().await {
-            Ok(true) => notifier.notify_local(),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "catalog refresh failed"),
-        }
-        tokio::select! {
-            () = configured.notified() => {}
-            () = catalog.clock().sleep_until(catalog.clock().now().plus(PERIOD)) => {}
-            () = stop.cancelled() => {}
+}
+
+impl CatalogRefresh {
+    /// Creates a refresh that `configured` wakes.
+    #[must_use]
+    pub fn new(services: Services, configured: Arc<Notify>) -> Self {
+        Self { services, configured }
+    }
+
+    /// Loads the changes of other nodes, on each notification of `configured` and in each poll period, until `stop`.
+    ///
+    /// Wakes the dispatcher after a change: a group may have jobs that this node has not considered.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let Services { catalog, clock, notifier, .. } = &self.services;
+        while !stop.is_cancelled() {
+            match catalog.refresh().await {
+                Ok(true) => notifier.notify_local(),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "catalog refresh failed"),
+            }
+            tokio::select! {
+                () = self.configured.notified() => {}
+                () = clock.sleep_until(clock.now().plus(PERIOD)) => {}
+                () = stop.cancelled() => {}
+            }
         }
     }
 }

@@ -19,35 +19,29 @@ use self::facts::{facts, request_of, seed_of};
 pub use self::interruption::Interruption;
 pub(crate) use self::recorder::AttemptRecorder;
 pub use self::snapshot::{AttemptSnapshot, Evaluation, NotReplayable};
-use crate::cluster::Cluster;
 use crate::delivery::receiver::{Destination, Pass, Postponed, Receivers};
 use crate::delivery::send::{Answer, Envelope, Outgoing, Requester, Sender, Sent};
 use crate::delivery::settle::{self, CutOff};
-use carillon_catalog::{Catalog, Group};
+use crate::services::Services;
+use carillon_catalog::Group;
 use carillon_config::Delivery;
-use carillon_core::clock::{Clock, Stopwatch, UnixMs};
+use carillon_core::clock::{Stopwatch, UnixMs};
 use carillon_core::error_code::ErrorCode;
 use carillon_core::exhaustion::Exhausted;
 use carillon_core::job::{AttemptError, AttemptRecord, LeasedJob, Settlement};
 use carillon_policy::{
-    Fault, JudgedOutcome, Judgement, Plan, PolicyCaller, PreparedRequest, QueueKey, Request, Role, Runtime, Verdict,
-    Watch,
+    Fault, JudgedOutcome, Judgement, Plan, PolicyCaller, PreparedRequest, QueueKey, Request, Role, Verdict, Watch,
 };
-use carillon_telemetry::Telemetry;
 
 /// Pauses between calls of a judge that the server has no resources for, in milliseconds: about twenty seconds in all.
 const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_000];
 
 /// Makes attempts.
 pub struct AttemptExecutor {
-    catalog: Arc<Catalog>,
-    runtime: Arc<Runtime>,
+    services: Services,
     sender: Sender,
-    clock: Arc<dyn Clock>,
     delivery: Delivery,
     receivers: Receivers,
-    telemetry: Arc<Telemetry>,
-    cluster: Arc<Cluster>,
 }
 
 /// The job and group of an attempt, with the watch over its policy's calls.
@@ -102,23 +96,15 @@ impl<'a> AttemptContext<'a> {
 impl AttemptExecutor {
     /// Creates an executor from what attempts need.
     #[must_use]
-    pub fn new(
-        catalog: Arc<Catalog>,
-        runtime: Arc<Runtime>,
-        sender: Sender,
-        clock: Arc<dyn Clock>,
-        delivery: Delivery,
-        telemetry: Arc<Telemetry>,
-        cluster: Arc<Cluster>,
-    ) -> Self {
+    pub fn new(services: Services, sender: Sender, delivery: Delivery) -> Self {
         let receivers = Receivers::new(&delivery);
-        Self { catalog, runtime, sender, clock, delivery, receivers, telemetry, cluster }
+        Self { services, sender, delivery, receivers }
     }
 
     /// Returns the number of receivers whose circuit breaker is open.
     #[must_use]
     pub fn open_breakers(&self) -> usize {
-        self.receivers.open_breakers(self.clock.now())
+        self.receivers.open_breakers(self.services.clock.now())
     }
 
     /// Makes the attempt of `leased`, and returns its settlement.
@@ -127,12 +113,12 @@ impl AttemptExecutor {
     /// the due time. If it is interrupted before its request is sent, the job is released, unspent; after the response it is not interrupted
     /// any more.
     pub async fn execute(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
-        let started_at = self.clock.now().max(leased.job.run_at);
+        let started_at = self.services.clock.now().max(leased.job.run_at);
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None).into();
         }
-        let Some(group) = self.catalog.group_of(&leased.job) else {
+        let Some(group) = self.services.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, started_at).into();
         };
         let mut notes = AttemptRecorder::new(leased, &group, started_at);
@@ -158,7 +144,7 @@ impl AttemptExecutor {
         notes.detail.redirects = redirects;
         notes.detail.timings.connect = micros(connect);
         let stopwatch = Stopwatch::start();
-        let answered_at = self.clock.now();
+        let answered_at = self.services.clock.now();
         notes.detail.inputs = Some(inputs_of(leased, answered_at, &answer));
         let decided = match self.decided_in_the_end(&case, &plan, answered_at, &answer).await {
             Ok(decided) => decided,
@@ -169,7 +155,7 @@ impl AttemptExecutor {
         notes.detail.timings.decide = micros(stopwatch.elapsed());
         let trial = AttemptSnapshot::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
-        let at = self.clock.now();
+        let at = self.services.clock.now();
         AttemptResult {
             settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
             trial,
@@ -183,7 +169,7 @@ impl AttemptExecutor {
         group: &'a Group,
         notes: &mut AttemptRecorder,
     ) -> Result<Ready<'a>, Unready> {
-        let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
+        let (begun_at, run_at) = (self.services.clock.now(), leased.job.run_at);
         let started_at = notes.started_at;
         let destination = Destination::of(&leased.job);
         let pass = match self.enter(leased, group, &destination, started_at).await {
@@ -193,8 +179,8 @@ impl AttemptExecutor {
         let case = AttemptContext { url: destination.url.clone(), ..self.watched(group, leased) };
         let request = self.request(&case, started_at, notes).await;
         if begun_at < run_at {
-            self.clock.sleep_until(run_at).await;
-            let now = self.clock.now();
+            self.services.clock.sleep_until(run_at).await;
+            let now = self.services.clock.now();
             if now >= leased.until {
                 // This node stood still: another node may hold the job by now.
                 return Err(Unready::Released);
@@ -208,7 +194,7 @@ impl AttemptExecutor {
     /// Settles an attempt whose request was not sent.
     fn not_sent(&self, leased: &LeasedJob, due: UnixMs, notes: AttemptRecorder, unready: Unready) -> Settlement {
         match unready {
-            Unready::Released => Settlement::released(leased, self.clock.now()),
+            Unready::Released => Settlement::released(leased, self.services.clock.now()),
             Unready::Postponed(origin, wait) => self.refused(leased, due, notes, &origin, wait),
             Unready::Fault(role, fault) => self.unsent(leased, notes, role, &fault),
         }
@@ -216,7 +202,7 @@ impl AttemptExecutor {
 
     /// Settles an attempt that was interrupted while its receiver worked. It says nothing of the receiver.
     fn cut_off(&self, leased: &LeasedJob, notes: AttemptRecorder, why: CutOff) -> Settlement {
-        let at = self.clock.now();
+        let at = self.services.clock.now();
         settle::cut_off(leased, at, notes.unsent(at), why)
     }
 
@@ -227,7 +213,7 @@ impl AttemptExecutor {
         now: UnixMs,
         notes: &mut AttemptRecorder,
     ) -> Result<(Arc<Plan>, Outgoing), (Role, Fault)> {
-        let plan = self.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await?;
+        let plan = self.services.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await?;
         let outgoing = self.prepared(case, &plan, now, notes).await?;
         Ok((plan, outgoing))
     }
@@ -331,15 +317,15 @@ impl AttemptExecutor {
         (outcome, reason): (JudgedOutcome, String),
         retry_after: Option<Duration>,
     ) -> Settlement {
-        let at = self.clock.now();
-        let Some(group) = self.catalog.group_of(&leased.job) else {
+        let at = self.services.clock.now();
+        let Some(group) = self.services.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, at);
         };
         let mut notes = AttemptRecorder::new(leased, &group, started_at);
         let error = (outcome != JudgedOutcome::Success)
             .then(|| AttemptError { code: ErrorCode::ConsumerFailed, message: reason.clone() });
         let verdict = Verdict { outcome, reason };
-        let decided = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
+        let decided = match self.services.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => {
                 let (facts, history) = (facts(&group, leased, at), leased.history.clone());
                 let rule = move |caller: PolicyCaller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
@@ -359,7 +345,7 @@ impl AttemptExecutor {
 
     /// Creates the context of an attempt whose policies' calls are counted.
     fn watched<'a>(&self, group: &'a Group, leased: &'a LeasedJob) -> AttemptContext<'a> {
-        let watch = Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)));
+        let watch = Some(group.watch(&self.services.runtime.quarantine, Some(leased.job.id)));
         AttemptContext { group, leased, watch, url: None }
     }
 
@@ -369,13 +355,13 @@ impl AttemptExecutor {
         now: UnixMs,
         work: impl FnOnce(PolicyCaller<'_>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
+        let (limits, watch) = (Arc::clone(&self.services.runtime.limits), case.watch.clone());
         let call = move || work(PolicyCaller { limits: &limits, watch: watch.as_ref(), now });
-        self.runtime.threads.run(QueueKey::of(&case.leased.job), call).await
+        self.services.runtime.threads.run(QueueKey::of(&case.leased.job), call).await
     }
 
     fn unsent(&self, leased: &LeasedJob, notes: AttemptRecorder, role: Role, fault: &Fault) -> Settlement {
-        let at = self.clock.now();
+        let at = self.services.clock.now();
         settle::unsent(leased, at, notes.unsent(at), role, fault)
     }
 

@@ -4,28 +4,23 @@
 //! under a lease that another node has taken meanwhile changes one thing only: the lease was lost to a pause and not to a crash of the node,
 //! so it does not count towards the bound of lost leases.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::follow_ups;
-use carillon_catalog::Catalog;
-use carillon_core::clock::{self, Clock};
+use crate::services::Services;
+use carillon_core::clock;
 use carillon_core::job::{LeasedJob, Settlement};
-use carillon_store::{SettleOutcome, Store, StoreError};
-use carillon_telemetry::Telemetry;
+use carillon_store::{SettleOutcome, StoreError};
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Writes settlements.
 pub struct Settler {
-    store: Arc<dyn Store>,
-    catalog: Arc<Catalog>,
-    clock: Arc<dyn Clock>,
-    telemetry: Arc<Telemetry>,
+    services: Services,
     /// Ends the retries while the store is unavailable.
     interrupt: CancellationToken,
     /// Whether the store was unavailable at the last call, so that an outage is logged once and not once for each job.
@@ -43,19 +38,13 @@ enum Unwritten {
 impl Settler {
     /// Creates a settler that retries until `interrupt`.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        catalog: Arc<Catalog>,
-        clock: Arc<dyn Clock>,
-        telemetry: Arc<Telemetry>,
-        interrupt: CancellationToken,
-    ) -> Self {
-        Self { store, catalog, clock, telemetry, interrupt, is_away: AtomicBool::new(false) }
+    pub fn new(services: Services, interrupt: CancellationToken) -> Self {
+        Self { services, interrupt, is_away: AtomicBool::new(false) }
     }
 
     /// Writes a settlement; returns its result, or `None` if it was not written. The caller holds the lease meanwhile.
     pub async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Option<SettleOutcome> {
-        let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
+        let settlement = follow_ups::with_follow_ups(&self.services.catalog, &*self.services.clock, leased, settlement);
         match self.write(vec![settlement.clone()]).await {
             Ok(settled) => self.record(leased, &settlement, settled.first().copied()).await,
             Err(Unwritten::Interrupted) => None,
@@ -68,8 +57,9 @@ impl Settler {
         if leased.is_empty() {
             return;
         }
-        let settlement =
-            |leased: &LeasedJob| follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
+        let settlement = |leased: &LeasedJob| {
+            follow_ups::with_follow_ups(&self.services.catalog, &*self.services.clock, leased, settle(leased))
+        };
         let settlements: Vec<Settlement> = leased.iter().map(settlement).collect();
         match self.write(settlements.clone()).await {
             Ok(settled) => {
@@ -114,9 +104,9 @@ impl Settler {
         settled: Option<SettleOutcome>,
     ) -> Option<SettleOutcome> {
         let settled = settled.unwrap_or(SettleOutcome::LeaseLost);
-        self.telemetry.record_settlement(leased, settlement, settled);
+        self.services.telemetry.record_settlement(leased, settlement, settled);
         if settled == SettleOutcome::LeaseLost
-            && let Err(error) = self.store.excuse(vec![leased.lease()]).await
+            && let Err(error) = self.services.store.excuse(vec![leased.lease()]).await
         {
             tracing::debug!(job = %leased.job.id, %error, "excusing a lost lease failed");
         }
@@ -126,7 +116,7 @@ impl Settler {
     /// Retries until the store responds.
     async fn write(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, Unwritten> {
         loop {
-            let error = match self.store.settle(settlements.clone()).await {
+            let error = match self.services.store.settle(settlements.clone()).await {
                 Ok(settled) => {
                     if self.is_away.swap(false, Ordering::Relaxed) {
                         tracing::info!("writing settlements works again");

@@ -26,24 +26,24 @@ use futures_util::poll;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::claim_batch_size::ClaimBatchSize;
+use self::claim_batch_size::ClaimBatchSize;
 use self::claim_plan::ClaimPlan;
 use self::fair_share::{Demand, GroupDemand, share};
 use self::lookahead::Lookahead;
-use crate::cluster::Cluster;
 use crate::delivery::attempt::{AttemptExecutor, AttemptResult, Interruption};
 use crate::delivery::settler::Settler;
-use crate::dispatch::leases::{EXTENSIONS, Hold, Leases};
-use crate::dispatch::limiter::{Capacity, Limiter, Permit, Scope};
+use crate::dispatch::lease_keeper::LeaseKeeper;
+use crate::dispatch::leases::{Hold, Leases};
+use crate::dispatch::limiter::{Capacity, Permit, Scope};
 use crate::dispatch::priorities::{Priorities, Queue};
-use crate::dispatch::pull::Consumers;
-use crate::notifier::Notifier;
+use crate::dispatch::pull::{Consumers, PullQueue, Returns};
 use crate::rollout::RolloutMonitor;
-use carillon_catalog::{Catalog, Group, Tenant};
-use carillon_core::clock::{self, Clock, Stopwatch, UnixMs};
+use crate::services::Services;
+use carillon_catalog::{Group, Tenant};
+use carillon_core::clock::{self, Stopwatch, UnixMs};
 use carillon_core::job::{DispatchMode, GroupId, Job, LeasedJob, Next, Settlement, TenantId};
-use carillon_store::{ClaimDue, GroupBacklog, Owed, SettleOutcome, Store, StoreError};
-use carillon_telemetry::{Fact, Telemetry};
+use carillon_store::{ClaimDue, GroupBacklog, Owed, SettleOutcome, StoreError};
+use carillon_telemetry::Fact;
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -54,58 +54,106 @@ const COALESCE_DELAY: Duration = Duration::from_millis(1);
 /// Time before the next due job at which the dispatcher plans: longer than a claim takes, and much less than its [look-ahead](Lookahead).
 const CLAIM_LEAD: Duration = Duration::from_millis(5);
 
-/// The dispatcher and what its loops work with.
+/// Starts the attempts of due jobs.
 pub struct Dispatcher {
-    /// Store of jobs.
-    pub store: Arc<dyn Store>,
-    /// Configuration of groups and tenants.
-    pub catalog: Arc<Catalog>,
-    /// Clock of the loops.
-    pub clock: Arc<dyn Clock>,
-    /// Makes attempts.
-    pub executor: Arc<AttemptExecutor>,
-    /// Watches the results of the policies' versions.
-    pub rollouts: Arc<RolloutMonitor>,
-    /// Receives facts after the commit.
-    pub telemetry: Arc<Telemetry>,
-    /// Settings of the loops.
-    pub config: carillon_config::Engine,
-    /// Counts the attempts that run.
-    pub limiter: Arc<Limiter>,
-    /// The other nodes, and this node's share of the limits.
-    pub cluster: Arc<Cluster>,
+    services: Services,
+    executor: Arc<AttemptExecutor>,
+    rollouts: Arc<RolloutMonitor>,
+    config: carillon_config::Engine,
     /// Whether due jobs wait for running attempts to end.
-    pub saturated: AtomicBool,
+    saturated: AtomicBool,
     /// Counter that rises with each plan of a claim, to rotate the order of tenants and groups.
-    pub turn: AtomicUsize,
+    rotation: AtomicUsize,
     /// Size of the next claim.
-    pub pace: ClaimBatchSize,
+    batch_size: ClaimBatchSize,
     /// Starts that are guaranteed to the groups' lower priorities.
-    pub priorities: Arc<Priorities>,
-    /// Leases that this node holds.
-    pub leases: Arc<Leases>,
-    /// Writes settlements.
-    pub settler: Arc<Settler>,
-    /// Wakes [`Dispatcher::run_due`].
-    pub notifier: Arc<Notifier>,
+    priorities: Arc<Priorities>,
     /// Consumers that wait for jobs to pull.
-    pub consumers: Arc<Consumers>,
+    consumers: Arc<Consumers>,
+    leases: Arc<Leases>,
+    lease_keeper: Arc<LeaseKeeper>,
+    settler: Arc<Settler>,
     /// Tasks of all running attempts.
-    pub attempts: TaskTracker,
-    /// Interrupts the running attempts: those whose requests were sent are recorded as interrupted, and the jobs of the others are released,
-    /// unspent.
-    pub interrupt: CancellationToken,
+    attempts: TaskTracker,
+    interrupt: CancellationToken,
 }
 
 impl Dispatcher {
+    /// Creates a dispatcher whose running attempts `interrupt` interrupts: those whose requests were sent are recorded as interrupted, and
+    /// the jobs of the others are released, unspent.
+    #[must_use]
+    pub fn new(
+        services: Services,
+        executor: Arc<AttemptExecutor>,
+        rollouts: Arc<RolloutMonitor>,
+        config: carillon_config::Engine,
+        interrupt: CancellationToken,
+    ) -> Self {
+        let leases = Arc::new(Leases::default());
+        let settler = Arc::new(Settler::new(services.clone(), interrupt.clone()));
+        let lease_keeper =
+            LeaseKeeper::new(services.clone(), Arc::clone(&leases), Arc::clone(&settler), config.lease.get());
+        Self {
+            services,
+            executor,
+            rollouts,
+            config,
+            saturated: AtomicBool::new(false),
+            rotation: AtomicUsize::new(0),
+            batch_size: ClaimBatchSize::default(),
+            priorities: Arc::default(),
+            consumers: Arc::default(),
+            leases,
+            lease_keeper: Arc::new(lease_keeper),
+            settler,
+            attempts: TaskTracker::new(),
+            interrupt,
+        }
+    }
+
+    /// Returns a queue from which consumers pull this node's jobs until `stopping`.
+    #[must_use]
+    pub fn pull_queue(&self, stopping: CancellationToken) -> PullQueue {
+        let returns = Returns::new(self.services.clone(), Arc::clone(&self.settler), self.attempts.clone());
+        PullQueue {
+            services: self.services.clone(),
+            executor: Arc::clone(&self.executor),
+            rollouts: Arc::clone(&self.rollouts),
+            consumers: Arc::clone(&self.consumers),
+            priorities: Arc::clone(&self.priorities),
+            leases: Arc::clone(&self.leases),
+            settler: Arc::clone(&self.settler),
+            returns: Arc::new(returns),
+            stopping,
+        }
+    }
+
+    /// Returns the keeper of this node's leases.
+    #[must_use]
+    pub fn lease_keeper(&self) -> Arc<LeaseKeeper> {
+        Arc::clone(&self.lease_keeper)
+    }
+
+    /// Returns the token that interrupts the running attempts.
+    #[must_use]
+    pub fn interrupt(&self) -> &CancellationToken {
+        &self.interrupt
+    }
+
+    /// Waits until all running attempts have ended.
+    pub async fn drain(&self) {
+        self.attempts.close();
+        self.attempts.wait().await;
+    }
+
     /// Claims jobs as they become due and starts their attempts, until `stop`.
-    pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let woken = self.notifier.notified_local();
+            let woken = self.services.notifier.notified_local();
             tokio::pin!(woken);
             woken.as_mut().enable();
             // A job that is accepted, or an attempt that ends, during the query must wake the loop, too.
-            self.notifier.expect_poll_at(UnixMs::MAX);
+            self.services.notifier.expect_poll_at(UnixMs::MAX);
             self.saturated.store(true, Ordering::Relaxed);
             let next = match self.plan_and_claim().await {
                 Ok(Some(next)) => next,
@@ -116,7 +164,7 @@ impl Dispatcher {
                     continue;
                 }
             };
-            self.notifier.expect_poll_at(next.plus(CLAIM_LEAD));
+            self.services.notifier.expect_poll_at(next.plus(CLAIM_LEAD));
             let gathered = async {
                 woken.await;
                 if self.saturated.load(Ordering::Relaxed) {
@@ -126,7 +174,7 @@ impl Dispatcher {
             };
             tokio::select! {
                 () = gathered => {}
-                () = self.clock.sleep_until(next) => {}
+                () = self.services.clock.sleep_until(next) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -143,8 +191,8 @@ impl Dispatcher {
     }
 
     async fn plan_claim(&self) -> Result<ClaimPlan, StoreError> {
-        let waiting = self.store.waiting().await?;
-        let now = self.clock.now();
+        let waiting = self.services.store.waiting().await?;
+        let now = self.services.clock.now();
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut tenants, mut capacities, mut is_late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
         let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, mode: waiting.mode };
@@ -180,7 +228,7 @@ impl Dispatcher {
         let not_before = |capacity: &Capacity| if let Capacity::NotBefore(at) = capacity { Some(*at) } else { None };
         next = capacities.iter().filter_map(not_before).fold(next, UnixMs::min);
         let full = capacities.contains(&Capacity::Full);
-        let free = u32::try_from(self.limiter.free()).unwrap_or(u32::MAX);
+        let free = u32::try_from(self.services.limiter.free()).unwrap_or(u32::MAX);
         let saturated = full || (free == 0 && !open.is_empty());
         let count = open.len();
         let (ahead, quotas) = self.quotas(open, tenants, is_late, free);
@@ -200,8 +248,8 @@ impl Dispatcher {
         let all = open.iter_mut().map(|open| &mut open.wanted).chain(tenants.values_mut());
         all.for_each(|wanted| wanted.most = ahead.part(wanted.most));
         let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Demand { most: 0, weight: 1 });
-        let batch = self.pace.of(ahead.part(free).min(self.config.claim_batch));
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let batch = self.batch_size.of(ahead.part(free).min(self.config.claim_batch));
+        let turn = self.rotation.fetch_add(1, Ordering::Relaxed);
         (ahead.window, share(&open, quota, batch, turn))
     }
 
@@ -210,23 +258,23 @@ impl Dispatcher {
     /// Returns `None` if the group was deleted, is paused, has a broken configuration, or runs only on other nodes. A change of that wakes
     /// the loop.
     fn capacity_of_group(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Capacity)> {
-        let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
-        let part = self.cluster.part_of_group(&group)?;
-        let capacity = self.limiter.capacity_of(Scope::Group(group.id), part.concurrency, part.rate, now);
+        let group = self.services.catalog.group_by_id(group).filter(|group| !group.paused)?;
+        let part = self.services.cluster.part_of_group(&group)?;
+        let capacity = self.services.limiter.capacity_of(Scope::Group(group.id), part.concurrency, part.rate, now);
         Some((group, capacity))
     }
 
     /// Returns how many attempts of all groups of a tenant together may start on this node.
     fn capacity_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Capacity {
-        match self.cluster.part_of_tenant(tenant) {
-            Some(part) => self.limiter.capacity_of(Scope::Tenant(tenant.id), part.concurrency, part.rate, now),
+        match self.services.cluster.part_of_tenant(tenant) {
+            Some(part) => self.services.limiter.capacity_of(Scope::Tenant(tenant.id), part.concurrency, part.rate, now),
             None => Capacity::Now(0),
         }
     }
 
     /// Leases jobs and starts their attempts; returns when to plan again, and `None` for at once.
     async fn claim(self: &Arc<Self>, plan: &ClaimPlan) -> Result<Option<UnixMs>, StoreError> {
-        let now = self.clock.now();
+        let now = self.services.clock.now();
         let (due_by, lease_until) = (now.plus(plan.ahead), now.plus(self.config.lease.get()));
         let asked = plan.quotas.iter().map(|(_, quota)| quota).sum();
         let owed = self.owed(&plan.quotas);
@@ -234,11 +282,11 @@ impl Dispatcher {
         let owed = claim.owed.clone();
         let stopwatch = Stopwatch::start();
         let claiming = self.leases.claiming().await;
-        let leased = self.store.claim_due(claim).await?;
+        let leased = self.services.store.claim_due(claim).await?;
         if !leased.is_empty() {
-            self.telemetry.metrics.claimed();
+            self.services.telemetry.metrics.claimed();
         }
-        self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
+        self.batch_size.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
         for (group, _) in &plan.quotas {
             self.priorities.started(Queue::to_deliver(*group), &owed, leased.iter());
         }
@@ -248,7 +296,7 @@ impl Dispatcher {
             self.start(leased, now);
         }
         drop(claiming);
-        if self.clock.now().since(now) >= self.extension_period() {
+        if self.services.clock.now().since(now) >= self.lease_keeper.extension_period() {
             self.leases.request_extension();
         }
         Ok(plan.after_claim(&taken, due_by))
@@ -261,8 +309,12 @@ impl Dispatcher {
     }
 
     fn start(self: &Arc<Self>, leased: LeasedJob, now: UnixMs) {
-        let permit =
-            self.limiter.enter(leased.job.tenant, leased.job.group, leased.job.body_len, now.max(leased.job.run_at));
+        let permit = self.services.limiter.enter(
+            leased.job.tenant,
+            leased.job.group,
+            leased.job.body_len,
+            now.max(leased.job.run_at),
+        );
         let hold = self.leases.keep(leased.lease());
         self.attempts.spawn(Arc::clone(self).run_attempt(leased, permit, hold));
     }
@@ -272,10 +324,10 @@ impl Dispatcher {
         let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
         let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
         let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
-        let permit = if settlement.spends() { permit } else { permit.unused(self.clock.now()) };
+        let permit = if settlement.spends() { permit } else { permit.unused(self.services.clock.now()) };
         let attempt = self.rollouts.attempt_to_watch(leased.job.group, &settlement);
         let settle = self.settler.settle(&leased, settlement);
-        let settled = if self.store.keeps_order() {
+        let settled = if self.services.store.keeps_order() {
             // Any later claim is made after this settlement.
             poll_then(settle, || self.leave(permit)).await
         } else {
@@ -289,21 +341,21 @@ impl Dispatcher {
             self.rollouts.settled(leased.job.group, attempt, trial);
         }
         if comes_back {
-            self.notifier.notify_local();
+            self.services.notifier.notify_local();
         }
     }
 
     async fn attempt(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
         tokio::select! {
-            () = self.clock.sleep_until_nearly(leased.job.run_at) => {}
-            _ = interruption.cause() => return Settlement::released(leased, self.clock.now()).into(),
+            () = self.services.clock.sleep_until_nearly(leased.job.run_at) => {}
+            _ = interruption.cause() => return Settlement::released(leased, self.services.clock.now()).into(),
         }
-        let now = self.clock.now().max(leased.job.run_at);
+        let now = self.services.clock.now().max(leased.job.run_at);
         if now >= leased.until {
             // The claim took long, or this node stood still: another node may hold the job by now.
             return Settlement::released(leased, now).into();
         }
-        self.telemetry.record(Fact::pop(leased, now));
+        self.services.telemetry.record(Fact::pop(leased, now));
         self.executor.execute(leased, interruption).await
     }
 
@@ -311,50 +363,7 @@ impl Dispatcher {
     fn leave(&self, permit: Permit) {
         drop(permit);
         if self.saturated.load(Ordering::Relaxed) {
-            self.notifier.notify_local();
-        }
-    }
-
-    fn extension_period(&self) -> Duration {
-        self.config.lease.get() / EXTENSIONS
-    }
-
-    /// Extends the leases of running attempts, until `stop`.
-    pub async fn run_leases(self: Arc<Self>, stop: CancellationToken) {
-        let period = self.extension_period();
-        let mut next = self.clock.now().plus(period);
-        loop {
-            tokio::select! {
-                () = self.clock.sleep_until(next) => {}
-                () = self.leases.extension_requested() => {}
-                () = stop.cancelled() => return,
-            }
-            next = match self.extend_leases().await {
-                Ok(asked) => asked.plus(period),
-                Err(error) => {
-                    tracing::error!(%error, "extending leases failed");
-                    clock::pause_until_stopped(period.min(STORE_PAUSE), &stop).await;
-                    self.clock.now()
-                }
-            };
-        }
-    }
-
-    /// Extends the held leases, and again if that took so long that they may soon expire; returns the time from which they were extended.
-    pub(crate) async fn extend_leases(&self) -> Result<UnixMs, StoreError> {
-        loop {
-            let (asked, leases) = (self.clock.now(), self.leases.kept());
-            if leases.is_empty() {
-                return Ok(asked);
-            }
-            let ours = self.store.extend(leases, asked.plus(self.config.lease.get())).await?;
-            let lost = ours.iter().filter(|ours| !**ours).count();
-            if lost > 0 {
-                tracing::debug!(lost, "leases expired before they were extended");
-            }
-            if self.clock.now().since(asked) < self.extension_period() {
-                return Ok(asked);
-            }
+            self.services.notifier.notify_local();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod aborts;
 pub mod dispatcher;
+pub mod lease_keeper;
 pub mod leases;
 pub mod limiter;
 pub mod priorities;

@@ -14,50 +14,38 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::consumers::Consumers;
 use self::consumers::Waiter;
-pub use self::handover::{Handover, Returns};
+pub use self::handover::Handover;
+pub(super) use self::handover::Returns;
 use crate::delivery::attempt::AttemptExecutor;
 use crate::delivery::follow_ups;
 use crate::delivery::settle;
 use crate::delivery::settler::Settler;
 use crate::dispatch::leases::{EXTENSIONS, Leases};
 use crate::dispatch::priorities::{Priorities, Queue};
-use crate::notifier::Notifier;
 use crate::rollout::RolloutMonitor;
-use carillon_catalog::{Catalog, Group};
-use carillon_core::clock::{Clock, UnixMs};
+use crate::services::Services;
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
 use carillon_core::job::{DispatchMode, GroupId, JobId, LeasedJob, Settlement, State, TenantId, Token};
 use carillon_policy::JudgedOutcome;
-use carillon_store::{ClaimDue, SettleOutcome, Store, StoreError};
-use carillon_telemetry::{Fact, Telemetry};
+use carillon_store::{ClaimDue, SettleOutcome, StoreError};
+use carillon_telemetry::Fact;
 
 /// Leases jobs to consumers and settles their reports.
+///
+/// [`Dispatcher::pull_queue`](crate::dispatch::dispatcher::Dispatcher::pull_queue) makes it: both lease the jobs of one node.
 pub struct PullQueue {
-    /// Store of jobs.
-    pub store: Arc<dyn Store>,
-    /// Configuration of groups and tenants.
-    pub catalog: Arc<Catalog>,
-    /// Clock of leases and settlements.
-    pub clock: Arc<dyn Clock>,
+    pub(super) services: Services,
     /// Calls the retry policies.
-    pub executor: Arc<AttemptExecutor>,
-    /// Watches the results of the policies' versions.
-    pub rollouts: Arc<RolloutMonitor>,
-    /// Receives facts after the commit.
-    pub telemetry: Arc<Telemetry>,
-    /// Consumers that wait for jobs.
-    pub consumers: Arc<Consumers>,
-    /// Starts that are guaranteed to the groups' lower priorities.
-    pub priorities: Arc<Priorities>,
-    /// Leases that this node holds.
-    pub leases: Arc<Leases>,
-    /// Writes settlements.
-    pub settler: Arc<Settler>,
-    /// Woken when jobs may be due.
-    pub notifier: Arc<Notifier>,
-    /// Releases leases that do not reach their consumer.
-    pub returns: Arc<Returns>,
+    pub(super) executor: Arc<AttemptExecutor>,
+    pub(super) rollouts: Arc<RolloutMonitor>,
+    pub(super) consumers: Arc<Consumers>,
+    pub(super) priorities: Arc<Priorities>,
+    pub(super) leases: Arc<Leases>,
+    pub(super) settler: Arc<Settler>,
+    pub(super) returns: Arc<Returns>,
     /// Cancels the waits of consumers when the server stops.
-    pub stopping: CancellationToken,
+    pub(super) stopping: CancellationToken,
 }
 
 /// A consumer's request for leases.
@@ -118,6 +106,12 @@ impl From<StoreError> for LeaseError {
 }
 
 impl PullQueue {
+    /// Returns the number of consumers that wait for jobs.
+    #[must_use]
+    pub fn waiting_consumers(&self) -> usize {
+        self.consumers.count()
+    }
+
     /// Leases jobs of a group. Waits for the first one if there is none, until the consumer has `gone`.
     ///
     /// # Errors
@@ -128,7 +122,7 @@ impl PullQueue {
         ask: LeaseRequest,
         gone: &CancellationToken,
     ) -> Result<Handover, StoreError> {
-        let until = self.clock.now().plus(ask.wait);
+        let until = self.services.clock.now().plus(ask.wait);
         let waiter = self.consumers.enter(group.id);
         loop {
             let woken = waiter.woken();
@@ -138,13 +132,13 @@ impl PullQueue {
             if !handover.leases().is_empty() {
                 return Ok(handover);
             }
-            if self.clock.now() >= until || self.stopping.is_cancelled() || gone.is_cancelled() {
-                self.telemetry.record(Fact::empty(group.tenant.id, group.id, self.clock.now()));
+            if self.services.clock.now() >= until || self.stopping.is_cancelled() || gone.is_cancelled() {
+                self.services.telemetry.record(Fact::empty(group.tenant.id, group.id, self.services.clock.now()));
                 return Ok(handover);
             }
             tokio::select! {
                 () = woken => {}
-                () = self.clock.sleep_until(until) => {}
+                () = self.services.clock.sleep_until(until) => {}
                 () = self.stopping.cancelled() => {}
                 () = gone.cancelled() => return Ok(handover),
             }
@@ -159,7 +153,7 @@ impl PullQueue {
         waiter: &Waiter,
     ) -> Result<Handover, StoreError> {
         // A paused group leases nothing.
-        if self.catalog.group_by_id(group).is_none_or(|group| group.paused) {
+        if self.services.catalog.group_by_id(group).is_none_or(|group| group.paused) {
             return Ok(Handover::new(&self.returns, Vec::new(), Vec::new()));
         }
         let puller = Arc::clone(self);
@@ -175,7 +169,7 @@ impl PullQueue {
     async fn claim(&self, group: GroupId, ask: LeaseRequest) -> Result<Handover, StoreError> {
         let queue = Queue { group, mode: DispatchMode::Pull };
         loop {
-            let now = self.clock.now();
+            let now = self.services.clock.now();
             let owed = self.priorities.owed(queue, ask.max);
             let claim = ClaimDue {
                 due_by: now,
@@ -185,7 +179,7 @@ impl PullQueue {
                 owed: owed.clone(),
             };
             let claiming = self.leases.claiming().await;
-            let claimed = self.store.claim_due(claim).await?;
+            let claimed = self.services.store.claim_due(claim).await?;
             self.priorities.started(queue, &owed, claimed.iter());
             let holds = claimed.iter().map(|leased| self.leases.guard(leased.lease())).collect();
             drop(claiming);
@@ -196,7 +190,7 @@ impl PullQueue {
             self.settler.settle_all(&late, |leased| Settlement::expired(leased, now, None)).await;
             self.renew(&mut handover, now, ask.lease).await?;
             for (_, leased) in handover.leases() {
-                self.telemetry.record(Fact::pop(leased, now));
+                self.services.telemetry.record(Fact::pop(leased, now));
             }
             if late.is_empty() || !handover.leases().is_empty() {
                 return Ok(handover);
@@ -207,11 +201,11 @@ impl PullQueue {
     /// Extends the leases after a slow claim, because a lease counts from when it was written, not from when it was requested.
     async fn renew(&self, handover: &mut Handover, asked: UnixMs, lease: Duration) -> Result<(), StoreError> {
         let mut asked = asked;
-        while !handover.leases().is_empty() && self.clock.now().since(asked) >= lease / EXTENSIONS {
-            asked = self.clock.now();
+        while !handover.leases().is_empty() && self.services.clock.now().since(asked) >= lease / EXTENSIONS {
+            asked = self.services.clock.now();
             let until = asked.plus(lease);
             let leases = handover.leases().iter().map(|(_, leased)| leased.lease()).collect();
-            let mut ours = self.store.extend(leases, until).await?.into_iter();
+            let mut ours = self.services.store.extend(leases, until).await?.into_iter();
             handover.leases_mut().retain_mut(|(_, leased)| {
                 leased.until = until;
                 ours.next() == Some(true)
@@ -228,13 +222,13 @@ impl PullQueue {
         self.held(tenant, ticket).await?;
         let _hold = self.leases.guard((ticket.job, ticket.token));
         loop {
-            let asked = self.clock.now();
+            let asked = self.services.clock.now();
             let until = asked.plus(lease);
-            if self.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() != Some(&true) {
+            if self.services.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() != Some(&true) {
                 return Err(LeaseError::Ended);
             }
             // A lease counts from when it was written, not from when it was requested.
-            if self.clock.now().since(asked) < lease / EXTENSIONS {
+            if self.services.clock.now().since(asked) < lease / EXTENSIONS {
                 return Ok(until);
             }
         }
@@ -253,7 +247,7 @@ impl PullQueue {
         let leased = self.held(tenant, ticket).await?;
         let _hold = self.leases.guard(leased.lease());
         let settlement = match said {
-            ConsumerReport::Release => Settlement::released(&leased, self.clock.now()),
+            ConsumerReport::Release => Settlement::released(&leased, self.services.clock.now()),
             ConsumerReport::Complete => {
                 let said = (JudgedOutcome::Success, "the consumer completed the job".to_owned());
                 self.executor.consumed(&leased, ticket.since, said, None).await
@@ -271,13 +265,13 @@ impl PullQueue {
     }
 
     async fn held(&self, tenant: TenantId, ticket: LeaseTicket) -> Result<LeasedJob, LeaseError> {
-        let now = self.clock.now();
-        if let Some(leased) = self.store.held(tenant, ticket.job, ticket.token, now).await?
+        let now = self.services.clock.now();
+        if let Some(leased) = self.services.store.held(tenant, ticket.job, ticket.token, now).await?
             && leased.job.spec.dispatch_mode() == DispatchMode::Pull
         {
             return Ok(leased);
         }
-        match self.store.job(tenant, ticket.job).await? {
+        match self.services.store.job(tenant, ticket.job).await? {
             Some(job) if job.spec.dispatch_mode() == DispatchMode::Pull => Err(LeaseError::Ended),
             _ => Err(LeaseError::Unknown),
         }
@@ -285,12 +279,12 @@ impl PullQueue {
 
     async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Result<SettleOutcome, StoreError> {
         let attempt = self.rollouts.attempt_to_watch(leased.job.group, &settlement);
-        let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
-        let settled = self.store.settle(vec![settlement.clone()]).await?;
+        let settlement = follow_ups::with_follow_ups(&self.services.catalog, &*self.services.clock, leased, settlement);
+        let settled = self.services.store.settle(vec![settlement.clone()]).await?;
         let settled = settled.first().copied().unwrap_or(SettleOutcome::LeaseLost);
-        self.telemetry.record_settlement(leased, &settlement, settled);
+        self.services.telemetry.record_settlement(leased, &settlement, settled);
         self.rollouts.settled(leased.job.group, attempt, None);
-        self.notifier.notify_all_nodes(self.clock.now());
+        self.services.notifier.notify_all_nodes(self.services.clock.now());
         Ok(settled)
     }
 }

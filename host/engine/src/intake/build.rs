@@ -109,7 +109,7 @@ impl Intake {
         if deadline.is_some_and(|deadline| run_at.plus(delay) > deadline) {
             return Err(IntakeError::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
         }
-        let id = JobId::new(&*self.clock);
+        let id = JobId::new(&*self.services.clock);
         Ok(NewJob {
             id,
             tenant: group.tenant.id,
@@ -122,8 +122,8 @@ impl Intake {
             priority: doc.priority.unwrap_or_default(),
             order_key: doc.order_key,
             admission,
-            seed: new_seed(&*self.clock),
-            spec: Spec { binding: self.catalog.pinned(group.id, id), ..draft.spec },
+            seed: new_seed(&*self.services.clock),
+            spec: Spec { binding: self.services.catalog.pinned(group.id, id), ..draft.spec },
             body: draft.body,
         })
     }
@@ -255,7 +255,8 @@ impl Intake {
         if checked.before || checked.overrides.contains(&known) {
             return Ok(());
         }
-        self.catalog
+        self.services
+            .catalog
             .check_overrides(group, overrides)
             .await
             .map_err(|error| IntakeError::from(error).within("/policy"))?;

@@ -24,25 +24,16 @@ pub use self::observer_jobs::make_requested_jobs;
 pub use self::schedule_template::{ScheduleTemplate, TickJob, TickTrigger};
 pub use self::target_url::UrlSchemes;
 pub use self::time::TimeInput;
-use crate::notifier::Notifier;
-use carillon_catalog::{Catalog, Group};
-use carillon_core::clock::{Clock, UnixMs};
+use crate::services::Services;
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, NewJob, Overlap, TenantId};
-use carillon_store::{Insert, InsertResult, Store, StoreError};
-use carillon_telemetry::{PendingFacts, Telemetry};
+use carillon_store::{Insert, InsertResult, StoreError};
+use carillon_telemetry::PendingFacts;
 
 /// Makes jobs.
 pub struct Intake {
-    /// Configuration of groups and tenants.
-    pub catalog: Arc<Catalog>,
-    /// Store of jobs.
-    pub store: Arc<dyn Store>,
-    /// Clock of intake.
-    pub clock: Arc<dyn Clock>,
-    /// Publishes facts after the commit.
-    pub telemetry: Arc<Telemetry>,
-    /// Wakes the dispatcher.
-    pub notifier: Arc<Notifier>,
+    pub(crate) services: Services,
     /// Bounds of a job.
     pub limits: IntakeLimits,
 }
@@ -57,6 +48,12 @@ pub struct IntakeLimits {
 }
 
 impl Intake {
+    /// Creates an intake that makes jobs within these bounds.
+    #[must_use]
+    pub fn new(services: Services, limits: IntakeLimits) -> Self {
+        Self { services, limits }
+    }
+
     /// Stores jobs durably, publishes their events, and wakes the dispatcher.
     ///
     /// # Errors
@@ -65,12 +62,12 @@ impl Intake {
         let told: Vec<PendingFacts> = insert.jobs.iter().map(PendingFacts::of).collect();
         let from = insert.jobs.iter().map(may_be_due_from).min().unwrap_or(UnixMs::MAX);
         let aborts = insert.jobs.iter().any(aborts_others);
-        let inserted = self.store.insert(insert).await?;
+        let inserted = self.services.store.insert(insert).await?;
         if let InsertResult::Placed(placed) = &inserted {
-            self.telemetry.record_insertion(told, placed);
-            self.notifier.notify_all_nodes(from);
+            self.services.telemetry.record_insertion(told, placed);
+            self.services.notifier.notify_all_nodes(from);
             if aborts {
-                self.notifier.notify_aborts();
+                self.services.notifier.notify_aborts();
             }
         }
         Ok(inserted)
@@ -79,7 +76,7 @@ impl Intake {
     /// Returns the group that a document names in its field `group`.
     fn named_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, IntakeError> {
         let unknown = || IntakeError::invalid("/group", format!("there is no group `{}`", name.escape_debug()));
-        self.catalog.group(tenant, name).ok_or_else(unknown)
+        self.services.catalog.group(tenant, name).ok_or_else(unknown)
     }
 }
 

@@ -6,26 +6,20 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Intake;
 use super::build::ValidationCache;
 use super::error::IntakeError;
 use super::input::JobDoc;
-use crate::observers::{ObserverRunner, RequestedJobs};
+use crate::observers::ObserverRunner;
 use carillon_catalog::Group;
 use carillon_policy::AskedJob;
 use carillon_policy::binding::{Invalid, pointer_to};
 
 /// Makes the jobs that observers request, until `stop`.
-pub async fn make_requested_jobs(
-    intake: Arc<Intake>,
-    observers: Arc<ObserverRunner>,
-    requested: Arc<Mutex<mpsc::Receiver<RequestedJobs>>>,
-    stop: CancellationToken,
-) {
-    let mut requested = requested.lock_owned().await;
+pub async fn make_requested_jobs(intake: Arc<Intake>, observers: Arc<ObserverRunner>, stop: CancellationToken) {
+    let mut requested = observers.requested().await;
     while let Some(Some(requested)) = stop.run_until_cancelled(requested.recv()).await {
         for job in requested.jobs {
             let made = make(&intake, &requested.group, &requested.jobs_group, job).await;
@@ -35,8 +29,9 @@ pub async fn make_requested_jobs(
 }
 
 async fn make(intake: &Intake, observed: &Group, name: &str, job: AskedJob) -> Result<(), IntakeError> {
-    let group = intake.catalog.jobs_group(observed.tenant.id, name).map_err(IntakeError::conflict)?;
-    let job = intake.new_job(&group, document(job)?, intake.clock.now(), &mut ValidationCache::default()).await?;
+    let group = intake.services.catalog.jobs_group(observed.tenant.id, name).map_err(IntakeError::conflict)?;
+    let job =
+        intake.new_job(&group, document(job)?, intake.services.clock.now(), &mut ValidationCache::default()).await?;
     intake.place(vec![job].into()).await?;
     Ok(())
 }

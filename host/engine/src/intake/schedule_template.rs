@@ -191,7 +191,7 @@ impl Intake {
             let detail = "`order_key` is not allowed with `\"overlap\": \"queue\"`, which sets an order key";
             return Err(IntakeError::invalid("/job/order_key", detail));
         }
-        let job = self.new_job(&group, doc, self.clock.now(), checked).await.map_err(within)?;
+        let job = self.new_job(&group, doc, self.services.clock.now(), checked).await.map_err(within)?;
         if job.admission != Admission::Always {
             return Err(IntakeError::invalid(
                 "/job",
@@ -238,9 +238,9 @@ impl Intake {
     /// Returns the store's error; then nothing was stored.
     pub async fn skip_ticks(&self, skipped: &[(Arc<Schedule>, SkippedTicks)]) -> Result<Vec<bool>, StoreError> {
         let rows = skipped.iter().map(|(schedule, skipped)| (schedule.id, *skipped)).collect();
-        let written = self.store.skip_ticks(rows).await?;
+        let written = self.services.store.skip_ticks(rows).await?;
         for ((schedule, skipped), _) in skipped.iter().zip(&written).filter(|(_, written)| **written) {
-            let group = self.catalog.group(schedule.tenant, &schedule.spec.group).map(|group| group.id);
+            let group = self.services.catalog.group(schedule.tenant, &schedule.spec.group).map(|group| group.id);
             self.record_skipped(schedule, group, skipped);
         }
         Ok(written)
@@ -249,9 +249,9 @@ impl Intake {
     fn record_skipped(&self, schedule: &Schedule, group: Option<GroupId>, skipped: &SkippedTicks) {
         let (name, tick, SkippedTicks { count, reason, .. }) = (&schedule.name, skipped.last, *skipped);
         tracing::info!(schedule = name, %tick, count, %reason, "schedule runs skipped");
-        self.telemetry.metrics.ticks_skipped(skipped);
+        self.services.telemetry.metrics.ticks_skipped(skipped);
         let about = Subject::group(schedule.tenant, group.unwrap_or(NO_GROUP));
-        self.telemetry.record(Fact::skip(about, self.clock.now(), name.clone(), skipped));
+        self.services.telemetry.record(Fact::skip(about, self.services.clock.now(), name.clone(), skipped));
     }
 }
 

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ShareKey};
-use crate::notifier::Notifier;
-use carillon_catalog::{Bulk, BulkAction, Catalog, CatalogError};
-use carillon_core::clock::{self, Clock};
+use crate::cluster::ShareKey;
+use crate::services::Services;
+use carillon_catalog::{Bulk, BulkAction, CatalogError};
+use carillon_core::clock;
 use carillon_core::job::{Job, JobId, State, TenantId};
 use carillon_core::stable_hash::fnv;
-use carillon_store::{ChangeOutcome, JobChange, JobsQuery, Store, StoreError};
-use carillon_telemetry::Telemetry;
+use carillon_store::{ChangeOutcome, JobChange, JobsQuery, StoreError};
 
 /// Number of jobs in a page.
 const PAGE: u32 = 500;
@@ -32,41 +31,36 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs bulk changes.
 pub struct BulkRunner {
-    /// Store of jobs.
-    pub store: Arc<dyn Store>,
-    /// Resolves the groups that a change names.
-    pub catalog: Arc<Catalog>,
-    /// Clock of the changes.
-    pub clock: Arc<dyn Clock>,
-    /// Receives facts after the commit.
-    pub telemetry: Arc<Telemetry>,
-    /// Woken when jobs may be due.
-    pub notifier: Arc<Notifier>,
-    /// Decides which node runs a change.
-    pub cluster: Arc<Cluster>,
+    services: Services,
 }
 
 impl BulkRunner {
+    /// Creates a runner of the bulk changes in the catalog.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self { services }
+    }
+
     /// Returns how many jobs a change would reach now.
     ///
     /// # Errors
     /// Returns the store's error if the query fails.
     pub async fn count(&self, bulk: &Bulk) -> Result<u64, StoreError> {
-        self.store.count(bulk.filter()).await
+        self.services.store.count(bulk.filter()).await
     }
 
     /// Continues all unfinished changes, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let changed = self.catalog.changed().notified();
+            let changed = self.services.catalog.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let mut unfinished = self.catalog.unfinished_bulks();
+            let mut unfinished = self.services.catalog.unfinished_bulks();
             unfinished.retain(|bulk| self.is_ours(bulk));
             if unfinished.is_empty() {
                 tokio::select! {
                     () = changed => {}
-                    () = self.clock.sleep_until(self.clock.now().plus(POLL_INTERVAL)) => {}
+                    () = self.services.clock.sleep_until(self.services.clock.now().plus(POLL_INTERVAL)) => {}
                     () = stop.cancelled() => {}
                 }
             }
@@ -81,14 +75,14 @@ impl BulkRunner {
 
     /// Returns whether this node runs the change. One node does; when it leaves, another one continues.
     fn is_ours(&self, bulk: &Bulk) -> bool {
-        self.cluster.share(ShareKey::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
+        self.services.cluster.share(ShareKey::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
     }
 
     async fn one(&self, bulk: &Bulk, stop: &CancellationToken) -> Result<(), CatalogError> {
         let mut bulk = bulk.clone();
         while bulk.doc.finished_at.is_none() && self.is_ours(&bulk) && !stop.is_cancelled() {
             self.page(&mut bulk).await?;
-            self.catalog.put_bulk(&bulk).await?;
+            self.services.catalog.put_bulk(&bulk).await?;
         }
         Ok(())
     }
@@ -105,9 +99,9 @@ impl BulkRunner {
     }
 
     async fn page(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        let now = self.services.clock.now();
         let query = JobsQuery { filter: bulk.filter(), before: bulk.doc.cursor.1, limit: PAGE };
-        let jobs = self.store.jobs(query).await?;
+        let jobs = self.services.store.jobs(query).await?;
         let Some(last) = jobs.last().map(|job| job.id) else {
             bulk.finish(now);
             return Ok(());
@@ -140,10 +134,10 @@ impl BulkRunner {
         jobs: &[Job],
         change: &JobChange,
     ) -> Result<Vec<ChangeOutcome>, StoreError> {
-        let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
-        let changed = self.store.change(tenant, ids, change.clone(), now).await?;
-        self.telemetry.record_changes(jobs, change, &changed, now);
-        self.notifier.notify_all_nodes(now);
+        let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.services.clock.now());
+        let changed = self.services.store.change(tenant, ids, change.clone(), now).await?;
+        self.services.telemetry.record_changes(jobs, change, &changed, now);
+        self.services.notifier.notify_all_nodes(now);
         Ok(changed)
     }
 
@@ -155,14 +149,14 @@ impl BulkRunner {
     /// # Errors
     /// Returns the store's error; then the job is still stored.
     pub async fn remove_unreadable(&self, tenant: TenantId, id: JobId) -> Result<ChangeOutcome, StoreError> {
-        let now = self.clock.now();
+        let now = self.services.clock.now();
         let change = async |change| {
-            let changed = self.store.change(tenant, vec![id], change, now).await?;
+            let changed = self.services.store.change(tenant, vec![id], change, now).await?;
             Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
         };
         let cancelled = change(JobChange::Cancel).await?;
         // The next job of its order key may be due.
-        self.notifier.notify_all_nodes(now);
+        self.services.notifier.notify_all_nodes(now);
         let removed = match cancelled {
             ChangeOutcome::Done | ChangeOutcome::Not(_) => change(JobChange::Purge).await?,
             other => other,

@@ -1,4 +1,5 @@
 //! Maintenance: expired leases are rescued, old jobs are removed, and bulk changes are made.
 
 pub mod bulk;
-pub mod sweep;
+pub mod prune;
+pub mod rescue;

@@ -13,8 +13,8 @@ impl RolloutMonitor {
     pub async fn run_quarantines(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let (starts, prefix) = tokio::select! {
-                starts = self.runtime.quarantine.next_starts() => (starts, ""),
-                starts = self.runtime.shadow_quarantine.next_starts() => (starts, "the shadow's "),
+                starts = self.services.runtime.quarantine.next_starts() => (starts, ""),
+                starts = self.services.runtime.shadow_quarantine.next_starts() => (starts, "the shadow's "),
                 () = stop.cancelled() => return,
             };
             for start in starts {
@@ -25,12 +25,12 @@ impl RolloutMonitor {
 
     fn record_quarantine(&self, start: QuarantineStart, prefix: &str) {
         let QuarantineStart { tenant, binding, role, plugin, entry } = start;
-        let group = self.catalog.group_by_id(entry.group);
+        let group = self.services.catalog.group_by_id(entry.group);
         let (owner, group) = group.map(|it| (it.tenant.name.clone(), it.name.clone())).unwrap_or_default();
         let (since, until, fault) = (entry.since, entry.until, entry.fault);
         let reason = format!("{prefix}{role}: `{plugin}` failed too often");
         tracing::warn!(tenant = owner, group, reason, fault = fault.as_str(), %until, "quarantined a policy");
         let about = Subject::group(tenant, entry.group);
-        self.telemetry.record(Fact::quarantine(about, since, binding, until, fault.into(), reason));
+        self.services.telemetry.record(Fact::quarantine(about, since, binding, until, fault.into(), reason));
     }
 }

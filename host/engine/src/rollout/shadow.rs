@@ -13,11 +13,12 @@ use tokio_util::task::TaskTracker;
 use super::requests::RequestChanges;
 use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot, Evaluation};
 use crate::delivery::send::Outgoing;
-use carillon_catalog::{Catalog, Group, Shadow};
+use crate::services::Services;
+use carillon_catalog::{Group, Shadow};
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{GroupId, JobId};
 use carillon_policy::{FaultCode, Ruling};
-use carillon_telemetry::{Fact, ShadowOutcome, Telemetry};
+use carillon_telemetry::{Fact, ShadowOutcome};
 
 /// Largest memory of attempts that wait for shadows, in KiB.
 const ROOM: usize = 64 << 10;
@@ -30,9 +31,8 @@ const DIFFERENCES: usize = 20;
 
 /// Runs shadows.
 pub struct Shadows {
+    services: Services,
     executor: Arc<AttemptExecutor>,
-    catalog: Arc<Catalog>,
-    telemetry: Arc<Telemetry>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -178,14 +178,9 @@ impl Tally {
 }
 
 impl Shadows {
-    pub(super) fn new(
-        executor: Arc<AttemptExecutor>,
-        catalog: Arc<Catalog>,
-        telemetry: Arc<Telemetry>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(services: Services, executor: Arc<AttemptExecutor>, stop: CancellationToken) -> Self {
         let room = Arc::new(Semaphore::new(ROOM));
-        Self { executor, catalog, telemetry, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
+        Self { services, executor, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
     }
 
     /// Returns the counts of the group's shadow.
@@ -222,34 +217,34 @@ impl Shadows {
         version: i64,
         trial: &AttemptSnapshot,
     ) -> Option<Result<(Evaluation, Option<Outgoing>), FaultCode>> {
-        let variant = self.catalog.bound(group, version)?;
+        let variant = self.services.catalog.bound(group, version)?;
         Some(self.executor.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
     }
 
     async fn ask(&self, trial: &AttemptSnapshot) {
         let id = trial.leased.job.group;
-        let Some(group) = self.catalog.group_by_id(id) else {
+        let Some(group) = self.services.catalog.group_by_id(id) else {
             self.lock().remove(&id);
             return;
         };
         // The shadow may have been removed meanwhile, or be in force by now.
         let Some(shadow) = group.rollout.shadow.clone() else { return };
-        let Some(variant) = self.catalog.bound(&group, shadow.version) else { return };
+        let Some(variant) = self.services.catalog.bound(&group, shadow.version) else { return };
         let said = match self.executor.opinion_of_shadow(&variant, trial).await {
             Err(fault) if fault.code == FaultCode::Overloaded => return self.drop_one(id),
             said => said.map_err(|fault| fault.code),
         };
         let version = shadow.version;
         let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::of(trial, said)));
-        self.telemetry.metrics.shadowed(outcome);
+        self.services.telemetry.metrics.shadowed(outcome);
         if let Some(reason) = reason {
-            self.telemetry.record(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));
+            self.services.telemetry.record(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));
         }
     }
 
     fn drop_one(&self, group: GroupId) {
-        self.telemetry.metrics.shadowed(ShadowOutcome::Dropped);
-        if let Some(shadow) = self.catalog.group_by_id(group).and_then(|group| group.rollout.shadow.clone()) {
+        self.services.telemetry.metrics.shadowed(ShadowOutcome::Dropped);
+        if let Some(shadow) = self.services.catalog.group_by_id(group).and_then(|group| group.rollout.shadow.clone()) {
             self.account(group, shadow, |tally| tally.dropped += 1);
         }
     }

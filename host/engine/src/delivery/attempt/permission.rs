@@ -24,11 +24,11 @@ impl AttemptExecutor {
         at: UnixMs,
     ) -> Result<Pass, Postponed> {
         let most = || self.host_concurrency(group);
-        if self.clock.now() < at {
+        if self.services.clock.now() < at {
             if let Some(pass) = self.receivers.try_enter(&leased.job, to, most(), at) {
                 return Ok(pass);
             }
-            self.clock.sleep_until(at).await;
+            self.services.clock.sleep_until(at).await;
         }
         self.receivers.enter(&leased.job, to, most(), at)
     }
@@ -39,7 +39,7 @@ impl AttemptExecutor {
     /// configuration is reported later.
     fn host_concurrency(&self, group: &Group) -> Option<u32> {
         let whole = group.effective.as_ref().ok()?.limits.host_concurrency?;
-        Some(self.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
+        Some(self.services.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
     }
 
     /// Settles a job whose receiver does not take it now. Its attempt is not spent.
@@ -52,7 +52,7 @@ impl AttemptExecutor {
         wait: Postponed,
     ) -> Settlement {
         notes.detail.error = Some(AttemptError { code: wait.why.code(), message: wait.why.message(origin) });
-        let decided_at = self.clock.now();
+        let decided_at = self.services.clock.now();
         self.postpone(leased, notes, Postponement { due, decided_at, retry_at: wait.until })
     }
 
@@ -67,7 +67,7 @@ impl AttemptExecutor {
         (notes.detail.request_digest, notes.detail.inputs) = (None, None);
         notes.detail.error = Some(AttemptError { code: ErrorCode::ServerExhausted, message: exhausted.to_string() });
         tracing::debug!(job = %leased.job.id, %exhausted, "attempt postponed");
-        let decided_at = self.clock.now();
+        let decided_at = self.services.clock.now();
         let retry_at = decided_at.plus(settle::exhaustion_pause(leased));
         self.postpone(leased, notes, Postponement { due, decided_at, retry_at })
     }
@@ -82,20 +82,20 @@ impl AttemptExecutor {
 
     /// Reports the receiver's health to its circuit breaker, and publishes a change of the circuit breaker's state.
     pub(super) fn report(&self, group: &Group, pass: Pass, origin: &str, health: Health) -> Reported {
-        let (at, tenant) = (self.clock.now(), &group.tenant);
+        let (at, tenant) = (self.services.clock.now(), &group.tenant);
         let about = || Subject::group(tenant.id, group.id);
         let (change, reported) = pass.report(health, at);
         match change {
             Some(BreakerChange::Opened(until)) => {
                 let failures = self.delivery.breaker_failures;
                 tracing::warn!(tenant = tenant.name, origin, %until, failures, "circuit breaker opened");
-                self.telemetry.metrics.breaker_opened();
+                self.services.telemetry.metrics.breaker_opened();
                 let reason = format!("{failures} requests in a row got no response");
-                self.telemetry.record(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
+                self.services.telemetry.record(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
             }
             Some(BreakerChange::Closed) => {
                 tracing::info!(tenant = tenant.name, origin, "circuit breaker closed");
-                self.telemetry.record(Fact::breaker_close(about(), at, origin.to_owned()));
+                self.services.telemetry.record(Fact::breaker_close(about(), at, origin.to_owned()));
             }
             None => {}
         }
@@ -113,11 +113,16 @@ impl AttemptExecutor {
     ) {
         let answered = redirected.map_or_else(|| to.url.clone(), |url| Url::parse(url).ok());
         let request = answered.as_ref().zip(asked).map(|(url, time)| PauseRequest { url, time });
-        let at = self.clock.now();
+        let at = self.services.clock.now();
         if let Some((request, until)) = request.and_then(|it| Some((it, self.receivers.pause(group.id, it, at)?))) {
             let origin = request.url.origin().ascii_serialization();
             tracing::info!(tenant = group.tenant.name, group = group.name, origin, %until, "receiver requested a pause");
-            self.telemetry.record(Fact::receiver_pause(Subject::group(group.tenant.id, group.id), at, origin, until));
+            self.services.telemetry.record(Fact::receiver_pause(
+                Subject::group(group.tenant.id, group.id),
+                at,
+                origin,
+                until,
+            ));
         }
         let is_own = redirected.is_none() && request.is_some();
         reported.finish(if is_own { Asks::ForAPause } else { Asks::Nothing });

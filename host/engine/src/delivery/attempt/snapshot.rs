@@ -164,7 +164,7 @@ impl AttemptExecutor {
     /// # Errors
     /// Returns the same faults as [`AttemptExecutor::second_opinion`].
     pub async fn opinion_of_shadow(&self, group: &Group, trial: &AttemptSnapshot) -> Result<Evaluation, Fault> {
-        let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
+        let watch = Some(group.watch_of_shadow(&self.services.runtime.shadow_quarantine, trial.leased.job.id));
         let case = AttemptContext { watch, ..AttemptContext::simulated(group, &trial.leased) };
         self.opinion(case, trial).await.map(|(opinion, _)| opinion)
     }
@@ -175,21 +175,22 @@ impl AttemptExecutor {
         trial: &AttemptSnapshot,
     ) -> Result<(Evaluation, Option<Outgoing>), Fault> {
         let AttemptContext { group, leased, .. } = case;
-        let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await.map_err(|(_, fault)| fault)?;
+        let plan =
+            self.services.catalog.plan(group, leased.job.spec.policy.as_ref()).await.map_err(|(_, fault)| fault)?;
         let no_target = || Fault::bad_answer("the job has no target");
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
         let (started_at, answered_at) = (trial.started_at, trial.answered_at);
         let (before, after) = (facts(group, leased, started_at), facts(group, leased, answered_at));
         let (exchange, retry_after) = (exchange_of(&trial.answer), retry_after(&trial.answer, answered_at));
         let (shared, history) = (Arc::clone(&plan), leased.history.clone());
-        let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
+        let (limits, watch) = (Arc::clone(&self.services.runtime.limits), case.watch.clone());
         let calls = move || {
             let caller = |now| PolicyCaller { limits: &limits, watch: watch.as_ref(), now };
             let prepared = caller(started_at).prepare(&shared, &before, request);
             (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
         };
         let (PreparedRequest { request, mut uses }, decided) =
-            self.runtime.observer_threads.run(QueueKey::of(&leased.job), calls).await?;
+            self.services.runtime.observer_threads.run(QueueKey::of(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
             self.completed(&case, &plan, &request).ok_or_else(unsendable)

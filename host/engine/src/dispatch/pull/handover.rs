@@ -11,28 +11,29 @@ use tokio_util::task::TaskTracker;
 use super::LeaseTicket;
 use crate::delivery::settler::Settler;
 use crate::dispatch::leases::Hold;
-use crate::notifier::Notifier;
-use carillon_core::clock::Clock;
+use crate::services::Services;
 use carillon_core::job::{LeasedJob, Settlement};
 
 /// Releases leases that did not reach their consumer.
-pub struct Returns {
-    /// Writes the releases.
-    pub settler: Arc<Settler>,
-    /// Clock of the settlements.
-    pub clock: Arc<dyn Clock>,
-    /// Woken for the jobs that were released.
-    pub notifier: Arc<Notifier>,
+pub(in crate::dispatch) struct Returns {
+    services: Services,
+    settler: Arc<Settler>,
     /// Tracks the releases; the server waits for them before it exits.
-    pub tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 /// Leases that were claimed for a response. Dropping them releases them.
 pub struct Handover {
     returns: Arc<Returns>,
     leases: Vec<(LeaseTicket, LeasedJob)>,
-    /// Keep the sweeper from settling these leases meanwhile.
+    /// Keep the rescuer from settling these leases meanwhile.
     holds: Vec<Hold>,
+}
+
+impl Returns {
+    pub(in crate::dispatch) fn new(services: Services, settler: Arc<Settler>, tasks: TaskTracker) -> Self {
+        Self { services, settler, tasks }
+    }
 }
 
 impl Handover {
@@ -69,10 +70,10 @@ impl Drop for Handover {
                 jobs = leased.len(),
                 "released the leases of a consumer that disconnected before it got them"
             );
-            let now = returns.clock.now();
+            let now = returns.services.clock.now();
             returns.settler.settle_all(&leased, |leased| Settlement::released(leased, now)).await;
             drop(holds);
-            returns.notifier.notify_all_nodes(now);
+            returns.services.notifier.notify_all_nodes(now);
         });
     }
 }

@@ -61,10 +61,10 @@ pub(super) async fn require_operator(request: Request, next: Next) -> Result<Res
 impl ApiState {
     /// What a request with these headers may do.
     pub(super) fn access(&self, headers: &HeaderMap) -> Result<Access, Problem> {
-        let access = if self.auth {
-            let token = token_of(headers).and_then(|token| self.catalog.token(&token));
+        let access = if self.config.auth {
+            let token = token_of(headers).and_then(|token| self.services.catalog.token(&token));
             let token = token.ok_or_else(Problem::unauthenticated)?;
-            self.catalog.note_use(&token);
+            self.services.catalog.note_use(&token);
             Access {
                 tenant: Arc::clone(&token.tenant),
                 role: token.role,
@@ -72,7 +72,7 @@ impl ApiState {
                 by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
             }
         } else {
-            let tenant = self.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
+            let tenant = self.services.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
             Access { tenant, role: AccessRole::Admin, operator: true, by: None }
         };
         let Some(name) = headers.get(TENANT_HEADER).and_then(|name| name.to_str().ok()) else { return Ok(access) };
@@ -82,7 +82,7 @@ impl ApiState {
         if !access.operator {
             return Err(Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)"));
         }
-        let tenant = self.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
+        let tenant = self.services.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
         Ok(Access { tenant, ..access })
     }
 }

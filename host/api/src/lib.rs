@@ -26,7 +26,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -36,73 +35,66 @@ pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
 use self::openapi::Description;
 use self::query::KnownParameters;
+pub use self::v1::events::EventStreams;
+pub use self::v1::health::BacklogCount;
 pub use self::v1::keys::KeyDoc;
 use self::v1::{
     attempts, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins,
     quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
 };
-use carillon_catalog::{AccessRole, Catalog};
+use carillon_catalog::AccessRole;
 use carillon_config::Compat;
-use carillon_core::clock::{Clock, UnixMs};
-use carillon_engine::cluster::Cluster;
 use carillon_engine::delivery::attempt::AttemptExecutor;
-use carillon_engine::dispatch::limiter::Limiter;
 use carillon_engine::dispatch::pull::PullQueue;
 use carillon_engine::health::Health;
 use carillon_engine::intake::Intake;
 use carillon_engine::maintenance::bulk::BulkRunner;
-use carillon_engine::notifier::Notifier;
 use carillon_engine::observers::ObserverRunner;
 use carillon_engine::rollout::RolloutMonitor;
-use carillon_policy::Runtime;
-use carillon_store::Store;
-use carillon_telemetry::{RequestLabels, Telemetry};
+use carillon_engine::services::Services;
+use carillon_telemetry::RequestLabels;
 
 /// What handlers work with.
 pub struct ApiState {
+    /// Services of the server.
+    pub services: Services,
     /// Makes jobs.
     pub intake: Arc<Intake>,
-    /// What is configured.
-    pub catalog: Arc<Catalog>,
-    /// Where jobs are.
-    pub store: Arc<dyn Store>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Foretells attempts.
-    pub executor: Arc<AttemptExecutor>,
-    /// Knows which policies are quarantined.
-    pub runtime: Arc<Runtime>,
-    /// Knows how versions of policies do.
-    pub rollouts: Arc<RolloutMonitor>,
-    /// Counts.
-    pub telemetry: Arc<Telemetry>,
-    /// Knows whether jobs are accepted and delivered.
-    pub health: Health,
-    /// Knows what runs.
-    pub limiter: Arc<Limiter>,
-    /// Is woken when there may be something due.
-    pub notifier: Arc<Notifier>,
-    /// The nodes.
-    pub cluster: Arc<Cluster>,
     /// Leases jobs to consumers.
     pub pull: Arc<PullQueue>,
     /// Changes many jobs.
-    pub bulks: Arc<BulkRunner>,
-    /// What the tenants' observers have done.
+    pub bulk: Arc<BulkRunner>,
+    /// Watches the results of the policies' versions.
+    pub rollouts: Arc<RolloutMonitor>,
+    /// Calls the tenants' observers.
     pub observers: Arc<ObserverRunner>,
-    /// When the metrics were last told what waits.
-    pub backlog_counted_at: tokio::sync::Mutex<Option<UnixMs>>,
-    /// Places for open event streams.
-    pub streams: Arc<Semaphore>,
-    /// How many there are.
-    pub event_streams: usize,
-    /// Whether a token is asked for.
+    /// Simulates attempts.
+    pub executor: Arc<AttemptExecutor>,
+    /// Open event streams.
+    pub streams: EventStreams,
+    /// Time of the last count of waiting jobs for the metrics.
+    pub backlog: BacklogCount,
+    /// Settings of the API.
+    pub config: ApiConfig,
+    /// Readiness and end of the server.
+    pub lifecycle: Lifecycle,
+}
+
+/// Settings of the API.
+pub struct ApiConfig {
+    /// Whether requests need a token.
     pub auth: bool,
-    /// What is taken.
+    /// Bounds of requests.
     pub limits: ApiLimits,
-    /// How other schedulers' APIs are served.
+    /// Settings of other schedulers' APIs.
     pub compat: Compat,
-    /// Whether everything else has stopped, so that streams end.
+}
+
+/// Readiness and end of the server.
+pub struct Lifecycle {
+    /// Knows whether jobs are accepted and delivered.
+    pub health: Health,
+    /// Ends the event streams when everything else has stopped.
     pub end: CancellationToken,
 }
 
@@ -118,13 +110,13 @@ pub struct ApiLimits {
 }
 
 /// The whole API as a service.
-pub fn router(api: Arc<ApiState>) -> Router {
+pub fn router(api: &Arc<ApiState>) -> Router {
     let (open, mut document) = OpenApiRouter::with_openapi(openapi::start())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
-    let (closed, closed_document) = closed_routes(&api).split_for_parts();
+    let (closed, closed_document) = closed_routes(api).split_for_parts();
     document.merge(closed_document);
     let known = Arc::new(KnownParameters::of(&document));
     let Description { v3_1, v3_0 } = Description::of(&document);
@@ -135,7 +127,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/openapi-3.0.json", get_document(v3_0))
         .route_layer(from_fn_with_state(known, query::check))
         .route_layer(map_response(line_break::append));
-    let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, &api)));
+    let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, api)));
     let routes = routes
         .fallback(|request: Request| async move { Problem::no_route(request.uri().path()) })
         .method_not_allowed_fallback(|request: Request| async move {
@@ -150,17 +142,17 @@ fn get_document(document: Value) -> MethodRouter<Arc<ApiState>> {
 }
 
 /// Another scheduler's API by itself, without a path in front.
-pub fn mount_router(mount: Mount, api: Arc<ApiState>) -> Router {
+pub fn mount_router(mount: Mount, api: &Arc<ApiState>) -> Router {
     layered(compat::at_the_root(mount), api)
 }
 
 /// What holds for every request.
-fn layered(routes: Router<Arc<ApiState>>, api: Arc<ApiState>) -> Router {
+fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
     routes
-        .layer(DefaultBodyLimit::max(api.limits.body))
-        .layer(from_fn_with_state(Arc::clone(&api), count))
+        .layer(DefaultBodyLimit::max(api.config.limits.body))
+        .layer(from_fn_with_state(Arc::clone(api), count))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
-        .with_state(api)
+        .with_state(Arc::clone(api))
 }
 
 fn closed_routes(api: &Arc<ApiState>) -> OpenApiRouter<Arc<ApiState>> {
@@ -275,6 +267,6 @@ async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    api.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
+    api.services.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
     response
 }

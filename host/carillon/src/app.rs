@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use carillon_api::connections::Connections;
 use carillon_api::door::Door;
 use carillon_api::serve::{ServeLimits, serve};
-use carillon_api::{ApiState, Mount, mount_router, router};
+use carillon_api::{ApiState, Lifecycle, Mount, mount_router, router};
 use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
 use carillon_core::clock::{Clock, SystemClock};
@@ -156,14 +156,15 @@ impl App {
         let mounts = listen_for_mounts(&config).await?;
         let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
         let health = Health::new(services.clone(), Arc::clone(&supervisor), leaving.clone());
-        let Parts { dispatcher, api } = Parts::new(&config, files, &services, sender, &stop, (health, end.clone()));
+        let lifecycle = Lifecycle { health, end: end.clone() };
+        let Parts { dispatcher, api } = Parts::new(&config, files, &services, sender, &stop, lifecycle);
         let new_door =
             |router| Door::new(router, config.server.request_timeout.get(), config.server.concurrent_requests);
         let app = Self {
             address,
             mounts: addresses(&mounts)?,
-            door: new_door(router(Arc::clone(&api))),
-            mount_doors: mounts.iter().map(|(mount, _)| new_door(mount_router(*mount, Arc::clone(&api)))).collect(),
+            door: new_door(router(&api)),
+            mount_doors: mounts.iter().map(|(mount, _)| new_door(mount_router(*mount, &api))).collect(),
             services,
             dispatcher,
             stop,
@@ -212,7 +213,7 @@ impl App {
         self.supervise(first, "late jobs", &rescuer, |rescuer, stop| rescuer.run(stop));
         self.supervise(first, "retention", &pruner, |pruner, stop| pruner.run(stop));
         self.supervise(first, "schedules", &api.intake, |intake, stop| ScheduleRunner::new(intake).run(stop));
-        self.supervise(first, "bulk changes", &api.bulks, |bulk, stop| bulk.run(stop));
+        self.supervise(first, "bulk changes", &api.bulk, |bulk, stop| bulk.run(stop));
         // These loops renew leases, end attempts, show events, and make the jobs that observers request. All of that is needed while attempts
         // finish, so the loops end with the interrupt.
         self.supervise(last, "leases", leases, |leases, stop| leases.run(stop));

@@ -54,7 +54,7 @@ struct View {
 
 async fn schedule(call: &Call) -> Result<Response, Refusal> {
     let asked = Asked::read(call)?;
-    let now = call.api.clock.now();
+    let now = call.api.services.clock.now();
     let run_at = asked.run_at.map_or(now, |seconds| UnixMs(seconds.saturating_mul(1_000)));
     if run_at > now.plus(call.api.intake.limits.horizon) {
         return Err(wrong("`run_at` is too far ahead"));
@@ -80,7 +80,7 @@ async fn schedule(call: &Call) -> Result<Response, Refusal> {
 
 fn random_id(call: &Call) -> String {
     let mut random = [0; 16];
-    call.api.clock.fill_random(&mut random);
+    call.api.services.clock.fill_random(&mut random);
     uuid::Builder::from_random_bytes(random).into_uuid().to_string()
 }
 
@@ -100,7 +100,7 @@ impl Call {
     /// Of a job that is under way, or over, Doppler forgets all but the state.
     async fn view(&self, job: &Job, group: &Group) -> Result<View, Refusal> {
         let request_id = job.name.clone().unwrap_or_default();
-        let status = status(job, group.paused, self.api.clock.now());
+        let status = status(job, group.paused, self.api.services.clock.now());
         if job.state != State::Scheduled {
             let run_at = Value::Null;
             return Ok(View { request_id, status, run_at, scheduled_at: None, last_retry: None, retries_left: 0 });

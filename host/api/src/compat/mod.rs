@@ -79,7 +79,7 @@ impl Mount {
 
 /// A mount's routes under `/compat`; none if it is switched off.
 pub(super) fn below_its_path(mount: Mount, api: &ApiState) -> Router<Arc<ApiState>> {
-    if !mount.settings(&api.compat).enabled {
+    if !mount.settings(&api.config.compat).enabled {
         return Router::new();
     }
     let path = format!("/compat/{}", mount.name());
@@ -170,12 +170,12 @@ impl Call {
 
     /// What the mount's group is called.
     fn group_name(&self) -> &str {
-        &self.mount.settings(&self.api.compat).group
+        &self.mount.settings(&self.api.config.compat).group
     }
 
     /// The mount's group, if it has been used.
     fn known_group(&self) -> Option<Arc<Group>> {
-        self.api.catalog.group(self.access.tenant.id, self.group_name())
+        self.api.services.catalog.group(self.access.tenant.id, self.group_name())
     }
 
     /// The mount's group, which is made if this is its first use.
@@ -184,14 +184,19 @@ impl Call {
             return Ok(group);
         }
         let (doc, author) = (Value::Object(Map::new()), Author::server(&group::author(self.mount)));
-        let made =
-            self.api.catalog.put_group(&self.access.tenant, self.group_name(), Written::Whole(doc), &author).await;
+        let made = self
+            .api
+            .services
+            .catalog
+            .put_group(&self.access.tenant, self.group_name(), Written::Whole(doc), &author)
+            .await;
         Ok(made.map_err(Problem::from)?.group)
     }
 
     /// A job as if it were posted to the mount's group, under a condition.
     async fn job(&self, group: &Arc<Group>, doc: JobDoc, admission: Admission) -> Result<NewJob, Refusal> {
-        let job = self.api.intake.new_job(group, doc, self.api.clock.now(), &mut ValidationCache::default()).await?;
+        let job =
+            self.api.intake.new_job(group, doc, self.api.services.clock.now(), &mut ValidationCache::default()).await?;
         Ok(NewJob { admission, ..job })
     }
 
@@ -207,7 +212,7 @@ impl Call {
     async fn change(&self, jobs: &[Job], change: &JobChange) -> Result<Vec<ChangeOutcome>, Refusal> {
         let mut all = Vec::with_capacity(jobs.len());
         for jobs in jobs.chunks(CHANGED_AT_ONCE) {
-            all.extend(self.api.bulks.change(self.access.tenant.id, jobs, change).await?);
+            all.extend(self.api.bulk.change(self.access.tenant.id, jobs, change).await?);
         }
         Ok(all)
     }
@@ -216,14 +221,14 @@ impl Call {
     async fn jobs_named(&self, name: &str, limit: u32) -> Result<Vec<Job>, Refusal> {
         let Some(group) = self.known_group() else { return Ok(Vec::new()) };
         let filter = JobFilter { name: Some(name.to_owned()), ..JobFilter::all(self.access.tenant.id, group.id) };
-        Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
+        Ok(self.api.services.store.jobs(JobsQuery { filter, before: None, limit }).await?)
     }
 
     /// A job's payload, unless it is empty.
     async fn payload(&self, job: &Job) -> Result<Option<Bytes>, Refusal> {
         match job.body_len {
             0 => Ok(None),
-            _ => Ok(self.api.store.body(job.tenant, job.id).await?),
+            _ => Ok(self.api.services.store.body(job.tenant, job.id).await?),
         }
     }
 
@@ -233,7 +238,7 @@ impl Call {
         if job.attempt_count == 0 {
             return Ok(Vec::new());
         }
-        Ok(self.api.store.attempts(self.access.tenant.id, job.id, after, count).await?)
+        Ok(self.api.services.store.attempts(self.access.tenant.id, job.id, after, count).await?)
     }
 }
 

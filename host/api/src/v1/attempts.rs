@@ -105,7 +105,7 @@ pub(in super::super) async fn list(
     let limit = paging.limit()?;
     let after = paging.cursor.as_deref().map(str::parse).transpose();
     let after = after.map_err(|_| foreign_cursor())?;
-    let attempts = api.store.attempts(access.tenant.id, job.id(), after.unwrap_or(0), limit + 1).await?;
+    let attempts = api.services.store.attempts(access.tenant.id, job.id(), after.unwrap_or(0), limit + 1).await?;
     let views = attempts.into_iter().map(AttemptView::of).collect();
     Ok(Json(Page::cut(views, limit, |attempt| attempt.number.to_string())))
 }

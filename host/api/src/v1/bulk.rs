@@ -99,7 +99,12 @@ impl ApiState {
                 BulkAction::Redrive => "redrive",
                 BulkAction::Purge => "purge",
             },
-            group: self.catalog.group_by_id(doc.filter.group).map(|group| group.name.clone()).unwrap_or_default(),
+            group: self
+                .services
+                .catalog
+                .group_by_id(doc.filter.group)
+                .map(|group| group.name.clone())
+                .unwrap_or_default(),
             total: doc.total,
             done: doc.done,
             skipped: doc.skipped,
@@ -126,11 +131,11 @@ impl ApiState {
             ));
         }
         // The id is above those of all jobs that were accepted so far.
-        let id = JobId::new(&*self.clock);
+        let id = JobId::new(&*self.services.clock);
         let mut bulk = Bulk {
             id: id.to_string(),
             tenant: access.tenant.id,
-            created_at: self.clock.now(),
+            created_at: self.services.clock.now(),
             doc: BulkDoc {
                 action,
                 filter,
@@ -142,14 +147,14 @@ impl ApiState {
                 finished_at: None,
             },
         };
-        bulk.doc.total = self.bulks.count(&bulk).await?;
+        bulk.doc.total = self.bulk.count(&bulk).await?;
         if dry_run {
             return Ok((StatusCode::OK, Json(BulkView { id: None, ..self.bulk_view(&bulk) })));
         }
         if bulk.doc.total <= AT_ONCE {
-            self.bulks.finish(&mut bulk).await?;
+            self.bulk.finish(&mut bulk).await?;
         }
-        self.catalog.put_bulk(&bulk).await?;
+        self.services.catalog.put_bulk(&bulk).await?;
         let status = if bulk.doc.finished_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok((status, Json(self.bulk_view(&bulk))))
     }
@@ -166,7 +171,7 @@ pub(in super::super) async fn change(
     Body(doc): Body<ChangeDoc>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     let group = api.group(&access, &group)?;
-    let now = api.clock.now();
+    let now = api.services.clock.now();
     if doc.run_at.is_some() != (doc.action == ActionDoc::Reschedule) {
         return Err(Problem::invalid(
             "/run_at",
@@ -240,7 +245,7 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
 ) -> Result<Json<BulkView>, Problem> {
-    let bulk = api.catalog.bulk(access.tenant.id, &id).ok_or_else(|| Problem::unknown("bulk change", &id))?;
+    let bulk = api.services.catalog.bulk(access.tenant.id, &id).ok_or_else(|| Problem::unknown("bulk change", &id))?;
     Ok(Json(api.bulk_view(&bulk)))
 }
 
@@ -252,7 +257,7 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<BulkView>>, Problem> {
-    let page = Page::of_newest(api.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
+    let page = Page::of_newest(api.services.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
     let items = page.items.iter().map(|bulk| api.bulk_view(bulk)).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

@@ -59,7 +59,7 @@ pub(in super::super) async fn request(
     Query(named): Query<Named>,
 ) -> Result<Json<RequestView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
     let record = api.record(job).await?;
     let wanted = number.parse().ok();
     let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
@@ -71,7 +71,7 @@ pub(in super::super) async fn request(
 impl ApiState {
     /// Returns a job's payload, which is stored as long as the job.
     pub(super) async fn payload_of(&self, job: &Job) -> Result<Bytes, Problem> {
-        let body = self.store.body(job.tenant, job.id).await?;
+        let body = self.services.store.body(job.tenant, job.id).await?;
         body.ok_or_else(|| Problem::unknown("job", &job.id.to_string()))
     }
 }

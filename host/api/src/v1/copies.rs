@@ -38,14 +38,14 @@ pub(in super::super) async fn copy(
     OptionalBody(doc): OptionalBody<CopyDoc>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     let job = api.job(&access, &id, &named).await?;
-    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
-    let now = api.clock.now();
+    let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let now = api.services.clock.now();
     let run_at = run_at(doc.run_at.as_ref(), now, api.intake.limits.horizon)?;
     let deadline = job.deadline.map(|deadline| now.plus(deadline.since(job.created_at)));
     if deadline.is_some_and(|deadline| run_at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
-    let (body, id) = (api.payload_of(&job).await?, JobId::new(&*api.clock));
+    let (body, id) = (api.payload_of(&job).await?, JobId::new(&*api.services.clock));
     let copy = NewJob {
         id,
         tenant: job.tenant,
@@ -58,8 +58,8 @@ pub(in super::super) async fn copy(
         priority: job.priority,
         order_key: job.order_key,
         admission: Admission::Always,
-        seed: new_seed(&*api.clock),
-        spec: Spec { parent: Some(job.id), binding: api.catalog.pinned(group.id, id), ..job.spec },
+        seed: new_seed(&*api.services.clock),
+        spec: Spec { parent: Some(job.id), binding: api.services.catalog.pinned(group.id, id), ..job.spec },
         body,
     };
     let shown = copy.clone().shown();

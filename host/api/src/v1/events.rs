@@ -16,7 +16,7 @@ use axum::response::sse::{Event as Message, Sse};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::ApiState;
 use super::super::auth::Access;
@@ -119,6 +119,29 @@ struct Wanted {
     job: Option<JobId>,
 }
 
+/// Open event streams, whose number is bounded.
+pub struct EventStreams {
+    max: usize,
+    free: Arc<Semaphore>,
+}
+
+impl EventStreams {
+    /// Creates the account of at most `max` streams.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, free: Arc::new(Semaphore::new(max)) }
+    }
+
+    /// Returns the number of open streams.
+    pub(super) fn open(&self) -> usize {
+        self.max - self.free.available_permits()
+    }
+
+    fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+}
+
 /// An open stream.
 struct Live {
     api: Arc<ApiState>,
@@ -146,9 +169,9 @@ pub(in super::super) async fn events(
 ) -> Result<Response, Problem> {
     let seen = seen(&headers, filter.last_event_id.as_deref())?;
     let wanted = Wanted::of(&api, &access, filter)?;
-    let place = Arc::clone(&api.streams).try_acquire_owned();
-    let place = place.map_err(|_| Problem::unavailable("too many event streams at once (`events.streams`)"))?;
-    let cursor = seen.unwrap_or_else(|| api.telemetry.events.newest());
+    let place = api.streams.enter();
+    let place = place.ok_or_else(|| Problem::unavailable("too many event streams at once (`events.streams`)"))?;
+    let cursor = seen.unwrap_or_else(|| api.services.telemetry.events.newest());
     let mut greeting = Message::default().comment("carillon events").retry(RECONNECT);
     if seen.is_none() {
         // Who is cut off before the first event comes back to this place.
@@ -205,7 +228,7 @@ impl Live {
             return Some(greeting);
         }
         let api = Arc::clone(&self.api);
-        let silent_until = api.clock.now().plus(KEEP_ALIVE);
+        let silent_until = api.services.clock.now().plus(KEEP_ALIVE);
         loop {
             while let Some(event) = self.pending.pop_front() {
                 if let Some(message) = self.message(&event) {
@@ -216,16 +239,17 @@ impl Live {
                 return None;
             }
             // Seen before the last look, so that what was recorded before the end is still sent.
-            let is_over = api.end.is_cancelled();
-            let recorded = api.telemetry.events.recorded().notified();
+            let is_over = api.lifecycle.end.is_cancelled();
+            let recorded = api.services.telemetry.events.recorded().notified();
             tokio::pin!(recorded);
             recorded.as_mut().enable();
             let (tenant, wanted) = (self.access.tenant.id, &self.wanted);
             let is_wanted = |fact: &Fact| fact.about.tenant == tenant && wanted.has(fact);
-            let Found { lost_until, events, more, .. } = api.telemetry.events.read(&mut self.cursor, is_wanted);
+            let Found { lost_until, events, more, .. } =
+                api.services.telemetry.events.read(&mut self.cursor, is_wanted);
             self.pending.extend(events);
             if let Some(id) = lost_until {
-                return gap(id, api.clock.now());
+                return gap(id, api.services.clock.now());
             }
             if more || !self.pending.is_empty() {
                 // However much there is: one stream does not keep a thread for itself.
@@ -240,10 +264,10 @@ impl Live {
                 biased;
                 () = recorded => {}
                 // The id tells how far the client has seen what it did not want to see.
-                () = api.clock.sleep_until(silent_until) => {
+                () = api.services.clock.sleep_until(silent_until) => {
                     return Some(Message::default().comment("still here").id(self.cursor.0.to_string()));
                 }
-                () = api.end.cancelled() => {}
+                () = api.lifecycle.end.cancelled() => {}
             }
         }
     }
@@ -256,7 +280,7 @@ impl Live {
 
     /// The event as a message, if the client wants to see it.
     fn message(&self, event: &Event) -> Option<Message> {
-        let group = self.api.catalog.group_by_id(event.fact.about.group).map(|group| group.name.clone());
+        let group = self.api.services.catalog.group_by_id(event.fact.about.group).map(|group| group.name.clone());
         if self.wanted.group.is_some() && self.wanted.group != group {
             return None;
         }

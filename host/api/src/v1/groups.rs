@@ -34,7 +34,7 @@ impl ApiState {
             quota: None,
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
-            warnings: self.catalog.warnings(group),
+            warnings: self.services.catalog.warnings(group),
             canary: self.canary_view(group),
             observer: group.has_observer().then(|| self.observers.report(group.id).into()),
         }
@@ -45,7 +45,7 @@ impl ApiState {
         let in_force = group.effective.as_ref().map(|effective| &effective.doc);
         GroupView {
             policy: in_force.unwrap_or(&group.own).clone(),
-            sources: Some(self.catalog.provenance(group)),
+            sources: Some(self.services.catalog.provenance(group)),
             quota: Some(group.tenant.quota.doc.clone()),
             ..self.group_view(group)
         }
@@ -99,13 +99,13 @@ impl ApiState {
         doc: Value,
         written: fn(Value) -> Written,
     ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
-        let before = self.catalog.group(access.tenant.id, name).map(|group| group.binding);
+        let before = self.services.catalog.group(access.tenant.id, name).map(|group| group.binding);
         let author = access.author(reason.why)?;
-        let put = self.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
+        let put = self.services.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
         if before.is_some_and(|before| before != put.group.binding) {
             self.moved(&put.group);
         }
-        self.notifier.notify_local();
+        self.services.notifier.notify_local();
         let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
         let group = self.group_view(&put.group);
         Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
@@ -149,7 +149,7 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
-    let page = Page::of_sorted(api.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
+    let page = Page::of_sorted(api.services.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
     page.shown(|group| Ok(api.group_view(&group))).map(Json)
 }
 
@@ -161,7 +161,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.catalog.delete_group(access.tenant.id, &name).await?, "group", &name)
+    removed(api.services.catalog.delete_group(access.tenant.id, &name).await?, "group", &name)
 }
 
 /// Pauses a group: its jobs wait. Running attempts finish.
@@ -190,8 +190,8 @@ impl ApiState {
     async fn pause_group(&self, access: &Access, name: &str, paused: bool) -> Result<Json<GroupView>, Problem> {
         let group = self.group(access, name)?;
         if group.paused != paused {
-            self.catalog.set_paused(&group, paused).await?;
-            self.notifier.notify_local();
+            self.services.catalog.set_paused(&group, paused).await?;
+            self.services.notifier.notify_local();
         }
         let group = self.group(access, name)?;
         Ok(Json(self.group_view(&group)))
@@ -207,5 +207,5 @@ pub(in super::super) async fn stats(
     Path(name): Path<String>,
 ) -> Result<Json<Stats>, Problem> {
     let group = api.group(&access, &name)?;
-    Ok(Json(api.store.stats(access.tenant.id, group.id, api.clock.now()).await?))
+    Ok(Json(api.services.store.stats(access.tenant.id, group.id, api.services.clock.now()).await?))
 }

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 
 use super::super::ApiState;
 use super::super::error::Problem;
+use carillon_core::clock::UnixMs;
 use carillon_store::failure_count;
 
 /// What `/metrics` is.
@@ -19,6 +20,10 @@ const BACKLOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Longest time that the backlog may take to count.
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
+
+/// Time of the last count of waiting jobs for the metrics.
+#[derive(Default)]
+pub struct BacklogCount(tokio::sync::Mutex<Option<UnixMs>>);
 
 /// Reports that the process is running.
 #[utoipa::path(get, path = "/healthz", operation_id = "health_check", tag = "health", security(()), responses((status = 200, content_type = "text/plain", body = String)))]
@@ -33,39 +38,43 @@ pub(in super::super) async fn healthz() -> &'static str {
 #[utoipa::path(get, path = "/readyz", operation_id = "readiness_check", tag = "health", security(()),
     responses((status = 200, content_type = "text/plain", body = String), (status = 503, body = Problem)))]
 pub(in super::super) async fn readyz(State(api): State<Arc<ApiState>>) -> Result<String, Problem> {
-    if let Some(reason) = api.health.trouble().await {
+    if let Some(reason) = api.lifecycle.health.trouble().await {
         return Err(Problem::unavailable(reason));
     }
-    let alive = api.cluster.members().into_iter().filter(|(_, alive)| *alive).count();
+    let alive = api.services.cluster.members().into_iter().filter(|(_, alive)| *alive).count();
     Ok(format!("ready\nnodes {alive}\n"))
 }
 
 /// Shows the server's metrics in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics_read", tag = "health", security(()), responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
 pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl IntoResponse {
-    let metrics = &api.telemetry.metrics;
-    let commits = api.store.commit_stats();
+    let metrics = &api.services.telemetry.metrics;
+    let commits = api.services.store.commit_stats();
     metrics.store(commits.commits, commits.calls, failure_count());
-    metrics.health(api.health.known_trouble().is_none(), api.health.loop_restarts());
+    metrics.health(api.lifecycle.health.known_trouble().is_none(), api.lifecycle.health.loop_restarts());
     api.note_backlog().await;
-    let streams = api.event_streams - api.streams.available_permits();
-    metrics.now(api.limiter.running(), api.runtime.threads.waiting(), streams, api.executor.open_breakers());
+    metrics.now(
+        api.services.limiter.running(),
+        api.services.runtime.threads.waiting(),
+        api.streams.open(),
+        api.executor.open_breakers(),
+    );
     metrics.waiting_consumers(api.pull.waiting_consumers());
     metrics.quarantined(api.quarantine_count());
-    metrics.plugins(api.runtime.registry.count(), api.runtime.registry.bytes());
+    metrics.plugins(api.services.runtime.registry.count(), api.services.runtime.registry.bytes());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }
 
 impl ApiState {
     /// Counts what waits, unless it was counted a moment ago. Where the store does not answer, the numbers stay as they were.
     async fn note_backlog(&self) {
-        let now = self.clock.now();
-        let mut counted_at = self.backlog_counted_at.lock().await;
+        let now = self.services.clock.now();
+        let mut counted_at = self.backlog.0.lock().await;
         if counted_at.is_some_and(|at| now < at.plus(BACKLOG_PERIOD)) {
             return;
         }
-        match tokio::time::timeout(BACKLOG_WAIT, self.store.backlog(now)).await {
-            Ok(Ok(backlog)) => self.telemetry.metrics.backlog(&backlog, now),
+        match tokio::time::timeout(BACKLOG_WAIT, self.services.store.backlog(now)).await {
+            Ok(Ok(backlog)) => self.services.telemetry.metrics.backlog(&backlog, now),
             Ok(Err(error)) => tracing::warn!(%error, "counting jobs for the metrics failed"),
             Err(_) => tracing::warn!("counting jobs for the metrics timed out"),
         }

@@ -75,7 +75,7 @@ async fn due_now(
     change: fn(UnixMs) -> JobChange,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    api.changed(&access, &job, change(api.clock.now())).await
+    api.changed(&access, &job, change(api.services.clock.now())).await
 }
 
 /// New due time of a job.
@@ -98,7 +98,7 @@ pub(in super::super) async fn reschedule(
     Body(doc): Body<RescheduleDoc>,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    let at = run_at(Some(&doc.run_at), api.clock.now(), api.intake.limits.horizon)?;
+    let at = run_at(Some(&doc.run_at), api.services.clock.now(), api.intake.limits.horizon)?;
     if job.deadline.is_some_and(|deadline| at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
@@ -124,13 +124,16 @@ pub(in super::super) async fn edit(
 impl ApiState {
     /// Returns the edit that a patch means: the job as it could have been posted, patched, and checked like a new one.
     async fn edit(&self, job: &Job, patch: Patch) -> Result<Edit, Problem> {
-        let group =
-            self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("the group of the job was deleted"))?;
+        let group = self
+            .services
+            .catalog
+            .group_by_id(job.group)
+            .ok_or_else(|| Problem::conflict("the group of the job was deleted"))?;
         let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
         let doc = patch.applied_to(job)?;
         let draft = self.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
         let at = if has_run_at {
-            run_at(doc.run_at.as_ref(), self.clock.now(), self.intake.limits.horizon)?
+            run_at(doc.run_at.as_ref(), self.services.clock.now(), self.intake.limits.horizon)?
         } else {
             job.run_at
         };
@@ -156,7 +159,7 @@ impl ApiState {
 
     /// Removes a job that cannot be read.
     async fn remove_unreadable(&self, access: &Access, id: JobId) -> Result<Response, Problem> {
-        match self.bulks.remove_unreadable(access.tenant.id, id).await? {
+        match self.bulk.remove_unreadable(access.tenant.id, id).await? {
             ChangeOutcome::Done => Ok(StatusCode::NO_CONTENT.into_response()),
             ChangeOutcome::Requested => Err(Problem::unreadable_job_runs(id)),
             other => Err(refused(other, &id.to_string())),
@@ -165,7 +168,7 @@ impl ApiState {
 
     /// Makes one change in the store.
     async fn change(&self, access: &Access, job: &Job, change: JobChange) -> Result<ChangeOutcome, Problem> {
-        let changed = self.bulks.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
+        let changed = self.bulk.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
         Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
     }
 
@@ -179,7 +182,8 @@ impl ApiState {
 
     async fn shown(&self, access: &Access, job: &Job) -> Result<Json<JobView>, Problem> {
         let id = job.id.to_string();
-        let job = self.store.job(access.tenant.id, job.id).await?.ok_or_else(|| Problem::unknown("job", &id))?;
+        let job =
+            self.services.store.job(access.tenant.id, job.id).await?.ok_or_else(|| Problem::unknown("job", &id))?;
         Ok(Json(self.job_view(job)))
     }
 }

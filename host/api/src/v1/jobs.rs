@@ -42,7 +42,8 @@ pub(in super::super) async fn create(
     request: Idempotent<JobDoc>,
 ) -> Result<Response, Problem> {
     let group = api.group(&access, &group)?;
-    let job = api.intake.new_job(&group, request.doc, api.clock.now(), &mut ValidationCache::default()).await?;
+    let job =
+        api.intake.new_job(&group, request.doc, api.services.clock.now(), &mut ValidationCache::default()).await?;
     let (name, posted) = (group.name.clone(), job.clone());
     let answer = move |placed: &[InsertOutcome]| {
         let stored = placed.iter().all(|placed| matches!(placed, InsertOutcome::Stored { .. }));
@@ -99,13 +100,13 @@ pub(in super::super) async fn create_batch(
     request: Idempotent<BatchDoc>,
 ) -> Result<Response, Problem> {
     let (group, batch) = (api.group(&access, &group)?, request.doc);
-    if batch.jobs.is_empty() || batch.jobs.len() > api.limits.batch {
+    if batch.jobs.is_empty() || batch.jobs.len() > api.config.limits.batch {
         return Err(Problem::invalid(
             "/jobs",
-            format!("`jobs` must have 1 to {} entries (`server.batch_limit`)", api.limits.batch),
+            format!("`jobs` must have 1 to {} entries (`server.batch_limit`)", api.config.limits.batch),
         ));
     }
-    let (now, mut checked) = (api.clock.now(), ValidationCache::default());
+    let (now, mut checked) = (api.services.clock.now(), ValidationCache::default());
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for (index, doc) in batch.jobs.iter().enumerate() {
         let place = format!("/jobs/{index}");
@@ -180,7 +181,7 @@ pub(in super::super) async fn list(
     let group = api.group(&access, &group)?;
     let limit = paging.limit()?;
     let filter = params.filter(&all)?.of(&access, group.id).map_err(Problem::in_query)?;
-    let jobs = api.store.jobs(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    let jobs = api.services.store.jobs(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
     Ok(Json(api.job_page(&access, jobs, limit)))
 }
 
@@ -196,7 +197,8 @@ pub(in super::super) async fn list_all(
 ) -> Result<Json<Page<JobView>>, Problem> {
     let limit = paging.limit()?;
     let filter = params.filter(&all)?.of(&access, NO_GROUP).map_err(Problem::in_query)?;
-    let jobs = api.store.jobs_of_tenant(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    let jobs =
+        api.services.store.jobs_of_tenant(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
     Ok(Json(api.job_page(&access, jobs, limit)))
 }
 
@@ -333,7 +335,7 @@ impl ApiState {
     }
 
     pub(super) fn job_view(&self, job: Job) -> JobView {
-        let group = self.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
+        let group = self.services.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
         JobView::of(job, group)
     }
 
@@ -350,7 +352,7 @@ impl ApiState {
         let unknown = || Problem::unknown("job", id);
         let Some(group) = &named.group else {
             let parsed = id.parse().map_err(|_| unknown())?;
-            return match self.store.job(access.tenant.id, parsed).await {
+            return match self.services.store.job(access.tenant.id, parsed).await {
                 Err(StoreError::Unreadable(id)) => Ok(FoundJob::Unreadable(id)),
                 found => Ok(FoundJob::Readable(Box::new(found?.ok_or_else(unknown)?))),
             };
@@ -360,7 +362,7 @@ impl ApiState {
         use carillon_core::job::State::{Running, Scheduled};
         for state in [Some(Running), Some(Scheduled), None] {
             let filter = JobFilter { state, ..all.clone() };
-            if let Some(job) = self.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
+            if let Some(job) = self.services.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
                 return Ok(FoundJob::Readable(Box::new(job)));
             }
         }
@@ -375,7 +377,7 @@ impl ApiState {
         key: Option<super::super::idempotency::Key>,
         answer: impl Fn(&[InsertOutcome]) -> Answer + Send + Sync + 'static,
     ) -> Result<Response, Problem> {
-        let now = self.clock.now();
+        let now = self.services.clock.now();
         let answer = Arc::new(answer);
         let kept = Arc::clone(&answer);
         let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));

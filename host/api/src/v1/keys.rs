@@ -213,8 +213,8 @@ pub(in super::super) async fn put(
     Path(name): Path<String>,
     Body(doc): Body<KeyDoc>,
 ) -> Result<StatusCode, Problem> {
-    api.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
-    api.notifier.notify_local();
+    api.services.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
+    api.services.notifier.notify_local();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,9 +237,9 @@ pub(in super::super) async fn grant(
     Path(name): Path<String>,
     Body(patch): Body<KeyPatch>,
 ) -> Result<Json<KeyView>, Problem> {
-    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
-    api.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
-    api.notifier.notify_local();
+    let key = api.services.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    api.services.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
+    api.services.notifier.notify_local();
     get(State(api), Extension(access), Path(name)).await
 }
 
@@ -251,8 +251,8 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<KeyView>, Problem> {
-    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
-    Ok(Json(KeyView::of(&key, api.clock.now())))
+    let key = api.services.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    Ok(Json(KeyView::of(&key, api.services.clock.now())))
 }
 
 /// Lists the tenant's keys by name.
@@ -263,8 +263,8 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
-    let now = api.clock.now();
-    let keys = api.catalog.keys(access.tenant.id).iter().map(|key| KeyView::of(key, now)).collect();
+    let now = api.services.clock.now();
+    let keys = api.services.catalog.keys(access.tenant.id).iter().map(|key| KeyView::of(key, now)).collect();
     Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?))
 }
 
@@ -275,7 +275,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.catalog.delete_key(access.tenant.id, &name).await?, "key", &name)
+    removed(api.services.catalog.delete_key(access.tenant.id, &name).await?, "key", &name)
 }
 
 /// Removes a version of a key. If it is the newest, the version before it becomes the newest. The only version cannot be removed.
@@ -286,11 +286,11 @@ pub(in super::super) async fn delete_version(
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    let key = api.services.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
     if let Ok(number) = version.parse()
-        && api.catalog.delete_key_version(access.tenant.id, &key, number).await?
+        && api.services.catalog.delete_key_version(access.tenant.id, &key, number).await?
     {
-        api.notifier.notify_local();
+        api.services.notifier.notify_local();
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(Problem::unknown("version", &format!("{name}/{version}")))

@@ -140,8 +140,8 @@ pub(in super::super) async fn lease(
         None | Some("0" | "0s") => Duration::ZERO,
         Some(text) => parse_period("/wait", text)?,
     };
-    if wait > api.limits.wait {
-        let most = carillon_core::duration::format(api.limits.wait);
+    if wait > api.config.limits.wait {
+        let most = carillon_core::duration::format(api.config.limits.wait);
         return Err(Problem::invalid(
             "/wait",
             format!("`wait` must be at most {most}, two thirds of `server.request_timeout`"),

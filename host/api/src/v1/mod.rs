@@ -133,6 +133,6 @@ fn removed(was_there: bool, what: &str, name: &str) -> Result<StatusCode, Proble
 
 impl ApiState {
     fn group(&self, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
-        self.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
+        self.services.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
     }
 }

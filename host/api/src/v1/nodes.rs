@@ -43,6 +43,6 @@ pub(in super::super) async fn list(
         since: member.since.to_string(),
         last_seen_at: member.beat_at.to_string(),
     };
-    let nodes = api.cluster.members().into_iter().map(view).collect();
+    let nodes = api.services.cluster.members().into_iter().map(view).collect();
     Ok(Json(Page::of_sorted(nodes, &paging, |node: &NodeView| node.id.clone())?))
 }

@@ -104,7 +104,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
     let mut plugins: Vec<_> =
-        api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::summary(plugin)).collect();
+        api.services.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::summary(plugin)).collect();
     let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
     plugins.sort_by_key(name);
     Ok(Json(Page::of_sorted(plugins, &paging, name)?))
@@ -130,7 +130,7 @@ pub(in super::super) async fn list_versions(
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
-    let versions = api.catalog.plugin_versions(access.tenant.id, &name);
+    let versions = api.services.catalog.plugin_versions(access.tenant.id, &name);
     if versions.is_empty() {
         return Err(Problem::unknown("plugin", &name));
     }
@@ -172,7 +172,7 @@ pub(in super::super) async fn put_version(
     Path((name, version)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<(StatusCode, Json<PluginView>), Problem> {
-    let limit = api.limits.body.max(api.runtime.registry.component_limit().saturating_add(1));
+    let limit = api.config.limits.body.max(api.services.runtime.registry.component_limit().saturating_add(1));
     // One byte more than is allowed is read, too, and refused with the reason.
     DefaultBodyLimit::max(limit).apply(&mut request);
     let signature =
@@ -181,10 +181,10 @@ pub(in super::super) async fn put_version(
     let component: Bytes = input::read(request, &api).await?;
     // It has arrived in time. What is done with it now is bounded by itself, and the author is told which bound it was.
     if let Some(deadline) = deadline {
-        deadline.extend(api.catalog.upload_time());
+        deadline.extend(api.services.catalog.upload_time());
     }
     let upload = Upload { name, version, component, signature };
-    let (plugin, is_new) = api.catalog.put_plugin(&access.tenant, upload).await?;
+    let (plugin, is_new) = api.services.catalog.put_plugin(&access.tenant, upload).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(PluginView::full(&plugin))))
 }
@@ -198,9 +198,9 @@ pub(in super::super) async fn component(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
     let name = PluginName { name, version: Some(version) };
-    let plugin = api.catalog.plugin(access.tenant.id, &name);
+    let plugin = api.services.catalog.plugin(access.tenant.id, &name);
     let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-    let bytes = api.catalog.component(&plugin.doc.digest).await.map_err(Problem::unavailable)?;
+    let bytes = api.services.catalog.component(&plugin.doc.digest).await.map_err(Problem::unavailable)?;
     let bytes = bytes.ok_or_else(Problem::internal)?;
     Ok(([(CONTENT_TYPE, "application/wasm")], bytes))
 }
@@ -225,7 +225,7 @@ pub(in super::super) async fn deprecate(
     Body(patch): Body<PluginPatch>,
 ) -> Result<Json<PluginView>, Problem> {
     let name = PluginName { name, version: Some(version) };
-    let plugin = api.catalog.deprecate_plugin(access.tenant.id, &name, patch.deprecated).await?;
+    let plugin = api.services.catalog.deprecate_plugin(access.tenant.id, &name, patch.deprecated).await?;
     let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
     Ok(Json(PluginView::full(&plugin)))
 }
@@ -239,12 +239,12 @@ pub(in super::super) async fn delete_version(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let name = PluginName { name, version: Some(version) };
-    removed(api.catalog.delete_plugin(access.tenant.id, &name).await?, "plugin", &name.to_string())
+    removed(api.services.catalog.delete_plugin(access.tenant.id, &name).await?, "plugin", &name.to_string())
 }
 
 impl ApiState {
     fn plugin_view(&self, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
-        let plugin = self.catalog.plugin(access.tenant.id, name);
+        let plugin = self.services.catalog.plugin(access.tenant.id, name);
         let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
         Ok(Json(PluginView::full(&plugin)))
     }

@@ -66,19 +66,19 @@ impl ApiState {
     /// What is quarantined of the version in force, of the one that some of the jobs follow, of the shadow's, and of what jobs of the group
     /// have put in their place.
     pub(super) fn quarantined(&self, group: &Group) -> Vec<QuarantineView> {
-        let Some(group) = self.catalog.group_by_id(group.id) else { return Vec::new() };
-        let (rollout, now) = (&group.rollout, self.clock.now());
+        let Some(group) = self.services.catalog.group_by_id(group.id) else { return Vec::new() };
+        let (rollout, now) = (&group.rollout, self.services.clock.now());
         let canary = rollout.canary.as_ref().map(|canary| canary.version);
         let live = [Some(group.binding), canary].into_iter().flatten().map(|version| (version, false));
         let shadow = rollout.shadow.as_ref().map(|shadow| (shadow.version, true));
         let part = |(version, shadow)| {
             let (quarantine, lifted_at) = if shadow {
-                (&self.runtime.shadow_quarantine, rollout.shadow_lifted_at())
+                (&self.services.runtime.shadow_quarantine, rollout.shadow_lifted_at())
             } else {
-                (&self.runtime.quarantine, rollout.lifted_at)
+                (&self.services.runtime.quarantine, rollout.lifted_at)
             };
             Some(Part {
-                bound: self.catalog.bound(&group, version)?,
+                bound: self.services.catalog.bound(&group, version)?,
                 quarantine,
                 times: QuarantineTimes { now, lifted_at },
                 shadow,
@@ -87,7 +87,7 @@ impl ApiState {
         let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.begun()).collect();
         let is_bound = |policy: &PolicyKey| bound.iter().any(|(known, _, shadow)| known == policy && !shadow);
         let times = QuarantineTimes { now, lifted_at: rollout.lifted_at };
-        let of_jobs = self.runtime.quarantine.of_group(group.tenant.id, group.id, times);
+        let of_jobs = self.services.runtime.quarantine.of_group(group.tenant.id, group.id, times);
         let others = of_jobs.into_iter().filter(|(policy, _)| !is_bound(policy));
         let others: Vec<_> = others.map(|(policy, began)| (policy, began, false)).collect();
         bound.into_iter().chain(others).map(QuarantineView::of).collect()
@@ -95,8 +95,9 @@ impl ApiState {
 
     /// How many policies are quarantined on this node, as far as deliveries and observers go.
     pub(super) fn quarantine_count(&self) -> usize {
-        let entries = self.runtime.quarantine.entries(self.clock.now());
-        let lifted_at = |group| self.catalog.group_by_id(group).map_or(UnixMs::MAX, |group| group.rollout.lifted_at);
+        let entries = self.services.runtime.quarantine.entries(self.services.clock.now());
+        let lifted_at =
+            |group| self.services.catalog.group_by_id(group).map_or(UnixMs::MAX, |group| group.rollout.lifted_at);
         entries.into_iter().filter(|entry| entry.since > lifted_at(entry.group)).count()
     }
 }
@@ -113,7 +114,7 @@ pub(in super::super) async fn unquarantine(
     OptionalBody(doc): OptionalBody<UnquarantineDoc>,
 ) -> Result<Json<GroupView>, Problem> {
     let group = api.group(&access, &name)?;
-    let group = api.catalog.lift_quarantine(&group, &access.author(doc.why)?).await?;
+    let group = api.services.catalog.lift_quarantine(&group, &access.author(doc.why)?).await?;
     api.moved(&group);
     Ok(Json(api.group_view(&group)))
 }

@@ -129,8 +129,8 @@ impl BacktestDoc {
 impl ApiState {
     pub(super) async fn record(&self, job: Job) -> Result<Record, Problem> {
         let (tenant, id) = (job.tenant, job.id);
-        let body = self.store.body(tenant, id).await?.unwrap_or_default();
-        Ok(Record { attempts: self.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
+        let body = self.services.store.body(tenant, id).await?.unwrap_or_default();
+        Ok(Record { attempts: self.services.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
     }
 }
 
@@ -149,7 +149,7 @@ pub(in super::super) async fn replay(
     OptionalBody(doc): OptionalBody<ReplayDoc>,
 ) -> Result<Json<ReplayView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
     let record = api.record(job).await?;
     let wanted = number.parse().ok();
     let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
@@ -179,10 +179,10 @@ pub(in super::super) async fn backtest(
     let before = before.map_err(|_| Problem::invalid("/cursor", "`cursor` is not the `next_cursor` of a backtest"))?;
     let (filter, times) = doc.range(&access, &group)?;
     let total_jobs = match before {
-        None => Some(api.store.count(filter.clone()).await?),
+        None => Some(api.services.store.count(filter.clone()).await?),
         Some(_) => None,
     };
-    let mut jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
+    let mut jobs = api.services.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
     jobs.reverse();
     let (mut done, mut seen, mut next_cursor) = (Backtest::default(), 0, None);
     // One by one: what was kept of a job may be much.

@@ -72,9 +72,9 @@ pub(in super::super) async fn of_schedule(
     Path(name): Path<String>,
     Query(params): Query<RunsParams>,
 ) -> Result<Json<RunsView>, Problem> {
-    let (schedule, now) = (api.schedule(&access, &name)?, api.clock.now());
+    let (schedule, now) = (api.schedule(&access, &name)?, api.services.clock.now());
     let (from, count) = (from(params.from, now)?, count(params.count)?);
-    let ticked = api.store.ticked().await?;
+    let ticked = api.services.store.ticked().await?;
     let counted = ticked.iter().find(|ticked| ticked.schedule == schedule.id).map_or(0, Ticked::counted);
     let left = schedule.spec.max_runs.map(|most| most.saturating_sub(counted));
     let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
@@ -93,7 +93,7 @@ pub(in super::super) async fn of_expression(
     State(api): State<Arc<ApiState>>,
     Query(params): Query<CronParams>,
 ) -> Result<Json<RunsView>, Problem> {
-    let (from, count) = (from(params.from, api.clock.now())?, count(params.count)?);
+    let (from, count) = (from(params.from, api.services.clock.now())?, count(params.count)?);
     let time_zone = params.time_zone.unwrap_or_else(|| "UTC".to_owned());
     let expression = params.cron.parse();
     let zone = time_zone.parse();

@@ -95,7 +95,7 @@ impl ApiState {
             return Some(error.to_string());
         }
         let name = &schedule.spec.group;
-        match self.catalog.group(schedule.tenant, name).map(|group| group.effective.as_ref().err().cloned()) {
+        match self.services.catalog.group(schedule.tenant, name).map(|group| group.effective.as_ref().err().cloned()) {
             Some(None) => None,
             Some(Some(error)) => Some(format!("the group `{name}` is broken: {error}")),
             None => Some(format!("there is no group `{name}`")),
@@ -116,7 +116,7 @@ impl ApiState {
         let left = spec.max_runs.map(|most| most.saturating_sub(counted));
         let shown = left.and_then(|left| usize::try_from(left).ok()).map_or(NEXT_RUNS, |left| left.min(NEXT_RUNS));
         let timetable = schedule.timetable.as_ref().ok().filter(|_| !schedule.paused && broken.is_none());
-        let next = timetable.into_iter().flat_map(|timetable| timetable.after(self.clock.now()).take(shown));
+        let next = timetable.into_iter().flat_map(|timetable| timetable.after(self.services.clock.now()).take(shown));
         let (next_runs, next_runs_local) = next.map(|at| (at.to_string(), local(timetable, at))).unzip();
         let period = |period: Duration| duration::format(period).to_string();
         Ok(ScheduleView {

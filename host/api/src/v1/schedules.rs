@@ -155,11 +155,11 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
 
 impl ApiState {
     pub(super) fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
-        self.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
+        self.services.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
     }
 
     pub(super) async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
-        let ticked = self.store.ticked().await?;
+        let ticked = self.services.store.ticked().await?;
         Ok(Json(self.schedule_view(access, &*self.schedule(access, name)?, &ticked)?))
     }
 }
@@ -174,7 +174,7 @@ pub(in super::super) async fn put(
     Body(doc): Body<ScheduleDoc>,
 ) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
     let paused = doc.paused;
-    let spec = doc.spec(api.clock.now())?;
+    let spec = doc.spec(api.services.clock.now())?;
     let is_new = api.put_schedule(&access, &name, spec, paused).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, api.schedule_shown(&access, &name).await?))
@@ -199,9 +199,9 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<ScheduleView>>, Problem> {
-    let schedules = api.catalog.schedules(access.tenant.id);
+    let schedules = api.services.catalog.schedules(access.tenant.id);
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
-    let ticked = api.store.ticked().await?;
+    let ticked = api.services.store.ticked().await?;
     page.shown(|schedule| api.schedule_view(&access, &schedule, &ticked)).map(Json)
 }
 
@@ -218,7 +218,7 @@ pub(in super::super) async fn history(
     let before = paging.cursor.as_deref().map(|cursor| time(&Value::from(cursor), UnixMs(0))).transpose();
     let before = before.map_err(|_| foreign_cursor())?;
     let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
-    let runs = api.store.ticks(query).await?.iter().map(RunView::of).collect();
+    let runs = api.services.store.ticks(query).await?.iter().map(RunView::of).collect();
     Ok(Json(Page::cut(runs, limit, RunView::cursor)))
 }
 
@@ -230,7 +230,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.catalog.delete_schedule(access.tenant.id, &name).await?, "schedule", &name)
+    removed(api.services.catalog.delete_schedule(access.tenant.id, &name).await?, "schedule", &name)
 }
 
 /// Pauses a schedule: it makes no jobs.
@@ -271,10 +271,10 @@ pub(in super::super) async fn run(
     let schedule = api.schedule(&access, &name)?;
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
-    let now = api.clock.now();
+    let now = api.services.clock.now();
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
-        let ticking = template.jobs_for(&[tick], TickTrigger::Asked, &*api.clock);
+        let ticking = template.jobs_for(&[tick], TickTrigger::Asked, &*api.services.clock);
         let made = ticking.first().ok_or_else(Problem::internal)?;
         let answer = Answer::new(StatusCode::CREATED, &api.job_view(made.job.clone().shown()));
         let kept = answer.to_string();
@@ -322,7 +322,7 @@ pub(in super::super) async fn backfill(
     Path(name): Path<String>,
     Idempotent { doc, key }: Idempotent<BackfillDoc>,
 ) -> Result<Response, Problem> {
-    let (schedule, now) = (api.schedule(&access, &name)?, api.clock.now());
+    let (schedule, now) = (api.schedule(&access, &name)?, api.services.clock.now());
     let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));
     let (from, to) = (at("/from", &doc.from)?, at("/to", &doc.to)?);
     if to > now {
@@ -355,7 +355,11 @@ pub(in super::super) async fn backfill(
         Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })
     };
     let once = key.map(|key| key.once(access.tenant.id, now, move |placed| answer(placed).to_string()));
-    match api.intake.insert_ticks_once(&template.jobs_for(&ticks, TickTrigger::Backfill, &*api.clock), once).await? {
+    match api
+        .intake
+        .insert_ticks_once(&template.jobs_for(&ticks, TickTrigger::Backfill, &*api.services.clock), once)
+        .await?
+    {
         InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
         InsertResult::Replayed(kept) => Answer::replay(&kept),
     }
@@ -371,13 +375,13 @@ impl ApiState {
         paused: Option<bool>,
     ) -> Result<bool, Problem> {
         self.intake.job_of(access.tenant.id, &spec, &mut ValidationCache::default()).await?;
-        Ok(self.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
+        Ok(self.services.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
     }
 
     async fn pause_schedule(&self, access: &Access, name: &str, paused: bool) -> Result<Json<ScheduleView>, Problem> {
         let schedule = self.schedule(access, name)?;
         if schedule.paused != paused {
-            self.catalog.pause_schedule(&schedule, paused).await?;
+            self.services.catalog.pause_schedule(&schedule, paused).await?;
         }
         self.schedule_shown(access, name).await
     }

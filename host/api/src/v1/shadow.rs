@@ -204,7 +204,7 @@ pub(in super::super) async fn put(
 ) -> Result<Json<ShadowView>, Problem> {
     let group = api.group(&access, &name)?;
     let percent = doc.percent.unwrap_or(100);
-    let group = api.catalog.set_shadow(&group, doc.version, percent, &access.author(None)?).await?;
+    let group = api.services.catalog.set_shadow(&group, doc.version, percent, &access.author(None)?).await?;
     api.shadow_view(&group)
 }
 
@@ -228,5 +228,5 @@ pub(in super::super) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let group = api.group(&access, &name)?;
-    if api.catalog.clear_shadow(&group).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_shadow(&name)) }
+    if api.services.catalog.clear_shadow(&group).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_shadow(&name)) }
 }

@@ -145,7 +145,7 @@ pub(in super::super) async fn simulate(
     Body(doc): Body<SimulateDoc>,
 ) -> Result<Json<SimulationView>, Problem> {
     let group = api.group(&access, &name)?;
-    let wall = api.clock.now();
+    let wall = api.services.clock.now();
     let now = match &doc.now {
         None => wall,
         now => run_at(now.as_ref(), UnixMs(0), std::time::Duration::MAX).map_err(|error| error.moved_to("/now"))?,
@@ -185,14 +185,14 @@ impl ApiState {
         if !policy.is_object() {
             return Err(Problem::malformed(Some("/policy".to_owned()), "`policy` must be a JSON object"));
         }
-        let own = self.catalog.with_part(group, policy);
-        let effective = self.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
+        let own = self.services.catalog.with_part(group, policy);
+        let effective = self.services.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
         let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
         Ok(Arc::new(group.with_effective(own, effective)))
     }
 
     async fn plan(&self, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
-        let plan = self.catalog.plan(group, job.spec.policy.as_ref()).await;
+        let plan = self.services.catalog.plan(group, job.spec.policy.as_ref()).await;
         Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
     }
 }

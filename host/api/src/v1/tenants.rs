@@ -66,7 +66,7 @@ pub struct ChangedTenantView {
 impl ApiState {
     fn tenant_view(&self, tenant: &Tenant) -> TenantView {
         TenantView {
-            usage: self.catalog.usage(tenant.id),
+            usage: self.services.catalog.usage(tenant.id),
             name: tenant.name.clone(),
             defaults: tenant.defaults.clone(),
             quota: tenant.quota.doc.clone(),
@@ -91,8 +91,8 @@ pub(in super::super) async fn put(
         quota,
         plugin_signers,
     };
-    let put = api.catalog.replace_tenant(&name, doc).await?;
-    api.notifier.notify_local();
+    let put = api.services.catalog.replace_tenant(&name, doc).await?;
+    api.services.notifier.notify_local();
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
 }
@@ -105,9 +105,9 @@ pub(in super::super) async fn patch(
     Path(name): Path<String>,
     Body(patch): Body<TenantPatch>,
 ) -> Result<Json<ChangedTenantView>, Problem> {
-    api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
-    let put = api.catalog.patch_tenant(&name, &patch).await?;
-    api.notifier.notify_local();
+    api.services.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
+    let put = api.services.catalog.patch_tenant(&name, &patch).await?;
+    api.services.notifier.notify_local();
     Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
 }
 
@@ -118,7 +118,7 @@ pub(in super::super) async fn delete(
     State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.catalog.delete_tenant(&name).await?, "tenant", &name)
+    removed(api.services.catalog.delete_tenant(&name).await?, "tenant", &name)
 }
 
 /// Shows a tenant.
@@ -128,7 +128,7 @@ pub(in super::super) async fn get(
     State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
 ) -> Result<Json<TenantView>, Problem> {
-    let tenant = api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
+    let tenant = api.services.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
     Ok(Json(api.tenant_view(&tenant)))
 }
 
@@ -139,7 +139,7 @@ pub(in super::super) async fn list(
     State(api): State<Arc<ApiState>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TenantView>>, Problem> {
-    let tenants = api.catalog.tenants().iter().map(|tenant| api.tenant_view(tenant)).collect();
+    let tenants = api.services.catalog.tenants().iter().map(|tenant| api.tenant_view(tenant)).collect();
     Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
 }
 
@@ -177,7 +177,7 @@ pub(in super::super) async fn whoami(
         operator,
         tenant: tenant.name.clone(),
         quota: tenant.quota.doc.clone(),
-        usage: api.catalog.usage(tenant.id),
+        usage: api.services.catalog.usage(tenant.id),
         defaults: tenant.defaults.clone(),
     })
 }

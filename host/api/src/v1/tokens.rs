@@ -88,7 +88,7 @@ pub(in super::super) async fn create(
                 return Err(Problem::forbidden("only an operator's token can make tokens for another tenant"));
             }
             let unknown = || Problem::invalid("/tenant", format!("there is no tenant `{}`", name.escape_debug()));
-            api.catalog.tenant(&name).ok_or_else(unknown)?
+            api.services.catalog.tenant(&name).ok_or_else(unknown)?
         }
         _ => Arc::clone(&access.tenant),
     };
@@ -99,9 +99,9 @@ pub(in super::super) async fn create(
         return Err(Problem::invalid("/role", "the role of an operator's token must be `admin`"));
     }
     let period = doc.expires_in.as_deref().map(|text| parse_period("/expires_in", text)).transpose()?;
-    let expires_at = period.map(|period| api.clock.now().plus(period));
+    let expires_at = period.map(|period| api.services.clock.now().plus(period));
     let new = NewToken { name: doc.name, role: doc.role, operator: doc.operator, expires_at };
-    let (token, text) = api.catalog.create_token(tenant.id, new).await?;
+    let (token, text) = api.services.catalog.create_token(tenant.id, new).await?;
     Ok((StatusCode::CREATED, Json(TokenView { token: Some(text), ..TokenView::of(&token) })))
 }
 
@@ -113,7 +113,7 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TokenView>>, Problem> {
-    let tokens = api.catalog.tokens(access.tenant.id).iter().map(|token| TokenView::of(token)).collect();
+    let tokens = api.services.catalog.tokens(access.tenant.id).iter().map(|token| TokenView::of(token)).collect();
     Ok(Json(Page::of_sorted(tokens, &paging, |token: &TokenView| token.id.clone())?))
 }
 
@@ -124,5 +124,5 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.catalog.delete_token(access.tenant.id, &id).await?, "token", &id)
+    removed(api.services.catalog.delete_token(access.tenant.id, &id).await?, "token", &id)
 }

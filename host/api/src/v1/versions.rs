@@ -185,7 +185,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<VersionView>>, Problem> {
     let group = api.group(&access, &name)?;
-    let views = api.catalog.bindings(&group).iter().map(|binding| VersionView::of(&group, binding)).collect();
+    let views = api.services.catalog.bindings(&group).iter().map(|binding| VersionView::of(&group, binding)).collect();
     Ok(Json(Page::of_numbered(views, &paging, |view| view.version)?))
 }
 
@@ -198,7 +198,7 @@ pub(in super::super) async fn get(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Json<VersionView>, Problem> {
     let group = api.group(&access, &name)?;
-    let binding = version.parse().ok().and_then(|number| api.catalog.binding(&group, number));
+    let binding = version.parse().ok().and_then(|number| api.services.catalog.binding(&group, number));
     let binding = binding.ok_or_else(|| Problem::unknown("version", &version))?;
     Ok(Json(VersionView::of(&group, &binding)))
 }
@@ -254,9 +254,9 @@ pub(in super::super) async fn create(
         Some(Base::Active) => Written::Part(doc),
         None => Written::Whole(doc),
     };
-    let proposed = api.catalog.propose(&group, written, &access.author(why)?).await?;
+    let proposed = api.services.catalog.propose(&group, written, &access.author(why)?).await?;
     let version = VersionView::of(&group, &proposed.binding);
-    let warnings = api.catalog.warnings_of(&group.tenant, &proposed.effective);
+    let warnings = api.services.catalog.warnings_of(&group.tenant, &proposed.effective);
     Ok((StatusCode::CREATED, Json(ProposedView { version, changes: proposed.changes, warnings })))
 }
 
@@ -272,8 +272,8 @@ pub(in super::super) async fn promote(
     let group = api.group(&access, &name)?;
     let author = access.author(doc.why.clone())?;
     let moved = match canary(&doc, &author)? {
-        Some(canary) => api.catalog.begin_canary(&group, canary).await?,
-        None => api.catalog.promote(&group, doc.version, &author).await?,
+        Some(canary) => api.services.catalog.begin_canary(&group, canary).await?,
+        None => api.services.catalog.promote(&group, doc.version, &author).await?,
     };
     api.moved(&moved);
     Ok(Json(api.changed_group(&group, &moved)))
@@ -326,8 +326,8 @@ pub(in super::super) async fn rollback(
         return Err(Problem::conflict(format!("the rollback would take back version {taken}")));
     }
     let moved = match &group.rollout.canary {
-        Some(canary) => api.catalog.end_canary(&group, canary, &author, Initiator::Operator).await?,
-        None => api.catalog.roll_back(&group, &author, Initiator::Operator).await?,
+        Some(canary) => api.services.catalog.end_canary(&group, canary, &author, Initiator::Operator).await?,
+        None => api.services.catalog.roll_back(&group, &author, Initiator::Operator).await?,
     };
     api.moved(&moved);
     Ok(Json(api.changed_group(&group, &moved)))
@@ -355,7 +355,7 @@ impl ApiState {
     /// What follows when another version of a group's policy is in force.
     pub(super) fn moved(&self, group: &Group) {
         self.rollouts.publish(group);
-        self.notifier.notify_local();
+        self.services.notifier.notify_local();
     }
 
     pub(super) fn canary_view(&self, group: &Group) -> Option<CanaryView> {

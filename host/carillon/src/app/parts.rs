@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::VERSION;
 use super::zone::with_local_zone;
-use carillon_api::{ApiLimits, ApiState};
+use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, EventStreams, Lifecycle};
 use carillon_config::{Config, Size};
 use carillon_engine::cluster::Describe;
 use carillon_engine::delivery::attempt::AttemptExecutor;
@@ -16,7 +15,6 @@ use carillon_engine::delivery::send::Sender;
 use carillon_engine::dispatch::dispatcher::Dispatcher;
 use carillon_engine::dispatch::limiter::{Limiter, Payloads};
 use carillon_engine::files::FileShares;
-use carillon_engine::health::Health;
 use carillon_engine::intake::{Intake, IntakeLimits};
 use carillon_engine::maintenance::bulk::BulkRunner;
 use carillon_engine::observers::ObserverRunner;
@@ -39,7 +37,7 @@ impl Parts {
         services: &Services,
         sender: Sender,
         stop: &CancellationToken,
-        (health, end): (Health, CancellationToken),
+        lifecycle: Lifecycle,
     ) -> Self {
         let executor = Arc::new(AttemptExecutor::new(services.clone(), sender, config.delivery.clone()));
         let interrupt = CancellationToken::new();
@@ -53,31 +51,18 @@ impl Parts {
             interrupt,
         ));
         let observers = ObserverRunner::new(services.clone(), config.policy.observer_queue);
-        let event_streams = config.events.streams.min(files.streams());
-        let Services { store, catalog, runtime, clock, telemetry, limiter, cluster, notifier } = services.clone();
         let api = Arc::new(ApiState {
             intake: Arc::new(Intake::new(services.clone(), intake_limits(config))),
-            bulks: Arc::new(BulkRunner::new(services.clone())),
-            catalog,
-            store,
-            clock,
-            executor,
-            runtime,
-            rollouts,
-            telemetry,
-            observers: Arc::new(observers),
-            backlog_counted_at: tokio::sync::Mutex::default(),
-            streams: Arc::new(Semaphore::new(event_streams)),
-            event_streams,
-            limiter,
-            cluster,
-            health,
-            notifier,
             pull: Arc::new(dispatcher.pull_queue(stop.clone())),
-            auth: config.auth.enabled,
-            limits: api_limits(config),
-            compat: with_local_zone(&config.compat),
-            end,
+            bulk: Arc::new(BulkRunner::new(services.clone())),
+            rollouts,
+            observers: Arc::new(observers),
+            executor,
+            streams: EventStreams::new(config.events.streams.min(files.streams())),
+            backlog: BacklogCount::default(),
+            config: api_config(config),
+            lifecycle,
+            services: services.clone(),
         });
         Self { dispatcher, api }
     }
@@ -115,13 +100,13 @@ pub(super) fn payloads(config: &Config) -> Payloads {
     Payloads { max_bytes: bytes(config.engine.payload_memory), largest_bytes: bytes(config.server.payload_limit) }
 }
 
-/// Returns the API's limits under this configuration.
-fn api_limits(config: &Config) -> ApiLimits {
-    ApiLimits {
+fn api_config(config: &Config) -> ApiConfig {
+    let limits = ApiLimits {
         body: config.server.body_limit.get(),
         batch: config.server.batch_limit.min(carillon_store::INSERT_LIMIT),
         wait: config.server.request_timeout.get() * 2 / 3,
-    }
+    };
+    ApiConfig { auth: config.auth.enabled, limits, compat: with_local_zone(&config.compat) }
 }
 
 fn intake_limits(config: &Config) -> IntakeLimits {

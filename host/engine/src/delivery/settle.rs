@@ -150,7 +150,11 @@ pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: 
             again_at_once(leased, at, attempt)
         }
         CutOff::Cancelled => {
-            note(&mut attempt, ErrorCode::AttemptCancelled, "the job was cancelled during the attempt; the work may have been done");
+            note(
+                &mut attempt,
+                ErrorCode::AttemptCancelled,
+                "the job was cancelled during the attempt; the work may have been done",
+            );
             decide(&mut attempt, State::Cancelled, None, "a newer job replaced it".to_owned());
             Settlement::cancelled(leased, at, attempt)
         }

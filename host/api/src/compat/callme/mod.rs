@@ -82,7 +82,7 @@ async fn route(call: &Call) -> Result<Value, Refusal> {
 }
 
 async fn put(call: &Call, name: &str) -> Result<Value, Refusal> {
-    let now = call.api.clock.now();
+    let now = call.api.services.clock.now();
     let asked = doc::read(&call.body, now)?;
     let key = EntryKey { name: name.to_owned(), minute: asked.minute };
     key.check()?;

@@ -45,7 +45,7 @@ impl Call {
             }
             Which::All(name) => Some(name).filter(|name| !name.is_empty()),
         };
-        let now = self.api.clock.now();
+        let now = self.api.services.clock.now();
         let earliest = match (self.param("future_only"), &name) {
             (None, _) => i64::MIN,
             // Of one name those that are not over, of all those after this minute.
@@ -103,7 +103,7 @@ impl Call {
             after: after.to_owned(),
             limit: READ,
         };
-        let jobs = self.api.store.newest_of_names(query).await?;
+        let jobs = self.api.services.store.newest_of_names(query).await?;
         let entry = |job: Job| {
             let name = job.name.clone().unwrap_or_default();
             let key = EntryKey::parse(&name).filter(|key| listing.takes(key) && is_entry(&job));

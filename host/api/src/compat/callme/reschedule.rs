@@ -26,7 +26,7 @@ struct MoveDoc {
 impl Call {
     /// Moves the entries that a path means: those that failed, or all. Answers with what they have become.
     pub(super) async fn reschedule(&self, path: &str) -> Result<Value, Refusal> {
-        let now = self.api.clock.now();
+        let now = self.api.services.clock.now();
         let minute = match self.asked_time()? {
             Some(text) => time(&text, now)?,
             None => minute_of(now) + MINUTE,
@@ -94,8 +94,8 @@ impl Call {
 
     /// The job of `key` that takes the place of `old`, unless that runs or has gone meanwhile.
     async fn in_place_of(&self, old: &Job, key: &EntryKey) -> Result<Option<NewJob>, Refusal> {
-        let Some(body) = self.api.store.body(old.tenant, old.id).await? else { return Ok(None) };
-        let (clock, now) = (&*self.api.clock, self.api.clock.now());
+        let Some(body) = self.api.services.store.body(old.tenant, old.id).await? else { return Ok(None) };
+        let (clock, now) = (&*self.api.services.clock, self.api.services.clock.now());
         Ok(Some(NewJob {
             id: JobId::new(clock),
             tenant: old.tenant,

@@ -31,10 +31,10 @@ impl Call {
         let cron = robfig::translated(&asked.schedule).map_err(bad)?;
         let id = id_of(asked);
         self.group().await?;
-        if self.api.catalog.schedule(self.access.tenant.id, &id).is_some() {
+        if self.api.services.catalog.schedule(self.access.tenant.id, &id).is_some() {
             return Ok(id);
         }
-        let now = self.api.clock.now();
+        let now = self.api.services.clock.now();
         let delayed = UnixMs(now.0 + i64::from(asked.delay_minutes) * 60_000);
         // The periods of `@every` begin with whole seconds.
         let anchor = UnixMs(delayed.0.div_euclid(1_000) * 1_000);
@@ -64,19 +64,19 @@ impl Call {
     }
 
     fn time_zone(&self) -> String {
-        self.api.compat.poussetaches.time_zone.clone().unwrap_or_else(|| UTC.to_owned())
+        self.api.config.compat.poussetaches.time_zone.clone().unwrap_or_else(|| UTC.to_owned())
     }
 
     /// The crons of the mount's group.
     pub(super) fn cron_schedules(&self) -> Vec<Arc<Schedule>> {
-        let schedules = self.api.catalog.schedules(self.access.tenant.id).into_iter();
+        let schedules = self.api.services.catalog.schedules(self.access.tenant.id).into_iter();
         schedules.filter(|schedule| schedule.spec.group == self.group_name() && is_id(&schedule.name)).collect()
     }
 
     /// Removes all crons, with the runs that wait. What is under way is not tried again.
     pub(super) async fn drop_crons(&self) -> Result<Response, Refusal> {
         for schedule in self.cron_schedules() {
-            let deleted = self.api.catalog.delete_schedule(self.access.tenant.id, &schedule.name).await;
+            let deleted = self.api.services.catalog.delete_schedule(self.access.tenant.id, &schedule.name).await;
             deleted.map_err(Problem::from)?;
             let unfinished =
                 self.jobs_named(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());

@@ -75,7 +75,7 @@ async fn status(call: &Call) -> Result<Response, Refusal> {
         return Ok(Json(json!({"paused": false, "in_flight": 0})).into_response());
     };
     let running = JobFilter { state: Some(State::Running), ..JobFilter::all(call.access.tenant.id, group.id) };
-    let in_flight = call.api.store.count(running).await?;
+    let in_flight = call.api.services.store.count(running).await?;
     Ok(Json(json!({"paused": group.paused, "in_flight": in_flight})).into_response())
 }
 
@@ -86,11 +86,11 @@ async fn set_paused(call: &Call, paused: bool) -> Result<Response, Refusal> {
         if group.paused == paused {
             return Ok(StatusCode::OK.into_response());
         }
-        match call.api.catalog.set_paused(&group, paused).await.map_err(Problem::from) {
+        match call.api.services.catalog.set_paused(&group, paused).await.map_err(Problem::from) {
             Err(problem) if problem.status() == StatusCode::CONFLICT && tries < PAUSE_TRIES => tries += 1,
             changed => {
                 changed?;
-                call.api.notifier.notify_local();
+                call.api.services.notifier.notify_local();
             }
         }
     }

@@ -148,7 +148,7 @@ impl Call {
     /// The newest jobs in a state, newest first.
     async fn jobs_in(&self, group: &Group, state: State, limit: u32) -> Result<Vec<Job>, Refusal> {
         let filter = JobFilter { state: Some(state), ..JobFilter::all(self.access.tenant.id, group.id) };
-        Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
+        Ok(self.api.services.store.jobs(JobsQuery { filter, before: None, limit }).await?)
     }
 
     /// The jobs that wait or run, oldest first. One that begins between the two looks runs.
@@ -169,7 +169,7 @@ impl Call {
                 unfinished.insert(id.to_owned(), job);
             }
         }
-        let ticked = self.api.store.ticked().await?;
+        let ticked = self.api.services.store.ticked().await?;
         let mut tasks = Vec::new();
         for schedule in self.cron_schedules() {
             tasks.push(match unfinished.remove(&schedule.name) {

@@ -35,7 +35,7 @@ pub(super) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let access = api.access(request.headers())?;
+    let access = access_of(&api, request.headers())?;
     request.extensions_mut().insert(access);
     Ok(next.run(request).await)
 }
@@ -58,33 +58,31 @@ pub(super) async fn require_operator(request: Request, next: Next) -> Result<Res
     Err(Problem::forbidden("only an operator's token, such as the one of the first start, can manage tenants"))
 }
 
-impl ApiState {
-    /// What a request with these headers may do.
-    pub(super) fn access(&self, headers: &HeaderMap) -> Result<Access, Problem> {
-        let access = if self.config.auth {
-            let token = token_of(headers).and_then(|token| self.services.catalog.token(&token));
-            let token = token.ok_or_else(Problem::unauthenticated)?;
-            self.services.catalog.note_use(&token);
-            Access {
-                tenant: Arc::clone(&token.tenant),
-                role: token.role,
-                operator: token.operator,
-                by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
-            }
-        } else {
-            let tenant = self.services.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
-            Access { tenant, role: AccessRole::Admin, operator: true, by: None }
-        };
-        let Some(name) = headers.get(TENANT_HEADER).and_then(|name| name.to_str().ok()) else { return Ok(access) };
-        if name == access.tenant.name {
-            return Ok(access);
+/// What a request with these headers may do.
+pub(super) fn access_of(api: &ApiState, headers: &HeaderMap) -> Result<Access, Problem> {
+    let access = if api.config.auth {
+        let token = token_of(headers).and_then(|token| api.services.catalog.token(&token));
+        let token = token.ok_or_else(Problem::unauthenticated)?;
+        api.services.catalog.note_use(&token);
+        Access {
+            tenant: Arc::clone(&token.tenant),
+            role: token.role,
+            operator: token.operator,
+            by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
         }
-        if !access.operator {
-            return Err(Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)"));
-        }
-        let tenant = self.services.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
-        Ok(Access { tenant, ..access })
+    } else {
+        let tenant = api.services.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
+        Access { tenant, role: AccessRole::Admin, operator: true, by: None }
+    };
+    let Some(name) = headers.get(TENANT_HEADER).and_then(|name| name.to_str().ok()) else { return Ok(access) };
+    if name == access.tenant.name {
+        return Ok(access);
     }
+    if !access.operator {
+        return Err(Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)"));
+    }
+    let tenant = api.services.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
+    Ok(Access { tenant, ..access })
 }
 
 /// The token of a `Bearer` or a `Basic` header; in the latter it is the password, or the user if there is no password.

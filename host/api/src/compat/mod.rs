@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 
 use self::refusal::Refusal;
 use super::ApiState;
-use super::auth::Access;
+use super::auth::{Access, access_of};
 use super::error::Problem;
 use super::idempotency;
 use super::input::read;
@@ -135,7 +135,7 @@ struct Call {
 
 impl Call {
     async fn of(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Result<Self, Problem> {
-        let access = api.access(request.headers())?;
+        let access = access_of(&api, request.headers())?;
         idempotency::refuse(request.method(), request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         // Lists show payloads, which viewers do not see elsewhere.

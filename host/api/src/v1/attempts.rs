@@ -12,7 +12,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query};
-use super::jobs::Named;
+use super::jobs::{Named, find_job};
 use super::{Page, Paging, foreign_cursor};
 use carillon_core::job::{AttemptDetail, AttemptRecord, State as JobState};
 use carillon_engine::intake::headers::HeaderView;
@@ -101,7 +101,7 @@ pub(in super::super) async fn list(
     Query(named): Query<Named>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<AttemptView>>, Problem> {
-    let job = api.find_job(&access, &id, &named).await?;
+    let job = find_job(&api, &access, &id, &named).await?;
     let limit = paging.limit()?;
     let after = paging.cursor.as_deref().map(str::parse).transpose();
     let after = after.map_err(|_| foreign_cursor())?;

@@ -13,7 +13,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
 use super::jobs::FilterDoc;
-use super::{Page, Paging};
+use super::{Page, Paging, find_group};
 use carillon_catalog::{Bulk, BulkAction, BulkDoc, Group};
 use carillon_core::job::JobId;
 use carillon_engine::intake::TimeInput;
@@ -88,76 +88,69 @@ pub struct BulkView {
     finished_at: Option<String>,
 }
 
-impl ApiState {
-    fn bulk_view(&self, bulk: &Bulk) -> BulkView {
-        let doc = &bulk.doc;
-        BulkView {
-            id: Some(bulk.id.clone()),
-            action: match doc.action {
-                BulkAction::Cancel => "cancel",
-                BulkAction::Reschedule { .. } => "reschedule",
-                BulkAction::Redrive => "redrive",
-                BulkAction::Purge => "purge",
-            },
-            group: self
-                .services
-                .catalog
-                .group_by_id(doc.filter.group)
-                .map(|group| group.name.clone())
-                .unwrap_or_default(),
-            total: doc.total,
-            done: doc.done,
-            skipped: doc.skipped,
-            finished: doc.finished_at.is_some(),
-            created_at: bulk.created_at.to_string(),
-            finished_at: doc.finished_at.map(|at| at.to_string()),
-        }
+fn bulk_view(api: &ApiState, bulk: &Bulk) -> BulkView {
+    let doc = &bulk.doc;
+    BulkView {
+        id: Some(bulk.id.clone()),
+        action: match doc.action {
+            BulkAction::Cancel => "cancel",
+            BulkAction::Reschedule { .. } => "reschedule",
+            BulkAction::Redrive => "redrive",
+            BulkAction::Purge => "purge",
+        },
+        group: api.services.catalog.group_by_id(doc.filter.group).map(|group| group.name.clone()).unwrap_or_default(),
+        total: doc.total,
+        done: doc.done,
+        skipped: doc.skipped,
+        finished: doc.finished_at.is_some(),
+        created_at: bulk.created_at.to_string(),
+        finished_at: doc.finished_at.map(|at| at.to_string()),
     }
+}
 
-    /// Makes a change at once if it concerns few jobs (200); else starts it in the background (202).
-    async fn change_many(
-        &self,
-        access: &Access,
-        group: &Group,
-        action: BulkAction,
-        filter: FilterDoc,
-        dry_run: bool,
-    ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-        let filter = filter.of(access, group.id).map_err(|problem| problem.within("/filter"))?;
-        if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
-            return Err(Problem::invalid(
-                "/filter/state",
-                format!("the action does not apply to jobs in the state `{state}`"),
-            ));
-        }
-        // The id is above those of all jobs that were accepted so far.
-        let id = JobId::new(&*self.services.clock);
-        let mut bulk = Bulk {
-            id: id.to_string(),
-            tenant: access.tenant.id,
-            created_at: self.services.clock.now(),
-            doc: BulkDoc {
-                action,
-                filter,
-                before: id,
-                total: 0,
-                done: 0,
-                skipped: 0,
-                cursor: (0, None),
-                finished_at: None,
-            },
-        };
-        bulk.doc.total = self.bulk.count(&bulk).await?;
-        if dry_run {
-            return Ok((StatusCode::OK, Json(BulkView { id: None, ..self.bulk_view(&bulk) })));
-        }
-        if bulk.doc.total <= AT_ONCE {
-            self.bulk.finish(&mut bulk).await?;
-        }
-        self.services.catalog.put_bulk(&bulk).await?;
-        let status = if bulk.doc.finished_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-        Ok((status, Json(self.bulk_view(&bulk))))
+/// Makes a change at once if it concerns few jobs (200); else starts it in the background (202).
+async fn change_many(
+    api: &ApiState,
+    access: &Access,
+    group: &Group,
+    action: BulkAction,
+    filter: FilterDoc,
+    dry_run: bool,
+) -> Result<(StatusCode, Json<BulkView>), Problem> {
+    let filter = filter.of(access, group.id).map_err(|problem| problem.within("/filter"))?;
+    if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
+        return Err(Problem::invalid(
+            "/filter/state",
+            format!("the action does not apply to jobs in the state `{state}`"),
+        ));
     }
+    // The id is above those of all jobs that were accepted so far.
+    let id = JobId::new(&*api.services.clock);
+    let mut bulk = Bulk {
+        id: id.to_string(),
+        tenant: access.tenant.id,
+        created_at: api.services.clock.now(),
+        doc: BulkDoc {
+            action,
+            filter,
+            before: id,
+            total: 0,
+            done: 0,
+            skipped: 0,
+            cursor: (0, None),
+            finished_at: None,
+        },
+    };
+    bulk.doc.total = api.bulk.count(&bulk).await?;
+    if dry_run {
+        return Ok((StatusCode::OK, Json(BulkView { id: None, ..bulk_view(api, &bulk) })));
+    }
+    if bulk.doc.total <= AT_ONCE {
+        api.bulk.finish(&mut bulk).await?;
+    }
+    api.services.catalog.put_bulk(&bulk).await?;
+    let status = if bulk.doc.finished_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(bulk_view(api, &bulk))))
 }
 
 /// Changes all jobs of a group that match a filter. A change of up to 1,000 jobs is complete when the response (200) is sent. A larger one
@@ -170,7 +163,7 @@ pub(in super::super) async fn change(
     Path(group): Path<String>,
     Body(doc): Body<ChangeDoc>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-    let group = api.group(&access, &group)?;
+    let group = find_group(&api, &access, &group)?;
     let now = api.services.clock.now();
     if doc.run_at.is_some() != (doc.action == ActionDoc::Reschedule) {
         return Err(Problem::invalid(
@@ -187,7 +180,7 @@ pub(in super::super) async fn change(
         ActionDoc::Redrive => BulkAction::Redrive,
         ActionDoc::Purge => BulkAction::Purge,
     };
-    api.change_many(&access, &group, action, doc.filter, doc.dry_run).await
+    change_many(&api, &access, &group, action, doc.filter, doc.dry_run).await
 }
 
 /// Redrives a group's dead letters and expired jobs: each gets a new series of attempts.
@@ -233,8 +226,8 @@ async fn change_some(
     OptionalBody(doc): OptionalBody<SomeDoc>,
     action: BulkAction,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-    let group = api.group(&access, &group)?;
-    api.change_many(&access, &group, action, doc.filter, doc.dry_run).await
+    let group = find_group(&api, &access, &group)?;
+    change_many(&api, &access, &group, action, doc.filter, doc.dry_run).await
 }
 
 /// Shows the progress of a change of many jobs. It is kept for a week after its end.
@@ -246,7 +239,7 @@ pub(in super::super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<BulkView>, Problem> {
     let bulk = api.services.catalog.bulk(access.tenant.id, &id).ok_or_else(|| Problem::unknown("bulk change", &id))?;
-    Ok(Json(api.bulk_view(&bulk)))
+    Ok(Json(bulk_view(&api, &bulk)))
 }
 
 /// Lists the tenant's changes of many jobs, newest first.
@@ -258,6 +251,6 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<BulkView>>, Problem> {
     let page = Page::of_newest(api.services.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
-    let items = page.items.iter().map(|bulk| api.bulk_view(bulk)).collect();
+    let items = page.items.iter().map(|bulk| bulk_view(&api, bulk)).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

@@ -15,7 +15,8 @@ use super::super::error::Problem;
 use super::super::input::{Path, Query};
 use super::super::line_break::Verbatim;
 use super::super::openapi::Binary;
-use super::jobs::Named;
+use super::jobs::{Named, find_readable_job};
+use super::replays::load_record;
 use super::simulate::RequestView;
 use carillon_core::job::Job;
 use carillon_engine::delivery::attempt::NotReplayable;
@@ -33,8 +34,8 @@ pub(in super::super) async fn payload(
     Path(id): Path<String>,
     Query(named): Query<Named>,
 ) -> Result<Response, Problem> {
-    let job = api.job(&access, &id, &named).await?;
-    let body = api.payload_of(&job).await?;
+    let job = find_readable_job(&api, &access, &id, &named).await?;
+    let body = payload_of(&api, &job).await?;
     let kind = match std::str::from_utf8(&body) {
         _ if job.spec.is_json => "application/json",
         Ok(_) => "text/plain; charset=utf-8",
@@ -58,9 +59,9 @@ pub(in super::super) async fn request(
     Path((id, number)): Path<(String, String)>,
     Query(named): Query<Named>,
 ) -> Result<Json<RequestView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
+    let job = find_readable_job(&api, &access, &id, &named).await?;
     let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
-    let record = api.record(job).await?;
+    let record = load_record(&api, job).await?;
     let wanted = number.parse().ok();
     let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
     let number = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?.number;
@@ -68,10 +69,8 @@ pub(in super::super) async fn request(
     Ok(Json(RequestView::of(&sent.map_err(|NotReplayable(why)| Problem::conflict(why))?)))
 }
 
-impl ApiState {
-    /// Returns a job's payload, which is stored as long as the job.
-    pub(super) async fn payload_of(&self, job: &Job) -> Result<Bytes, Problem> {
-        let body = self.services.store.body(job.tenant, job.id).await?;
-        body.ok_or_else(|| Problem::unknown("job", &job.id.to_string()))
-    }
+/// Returns a job's payload, which is stored as long as the job.
+pub(super) async fn payload_of(api: &ApiState, job: &Job) -> Result<Bytes, Problem> {
+    let body = api.services.store.body(job.tenant, job.id).await?;
+    body.ok_or_else(|| Problem::unknown("job", &job.id.to_string()))
 }

@@ -12,8 +12,9 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path, Query, run_at};
+use super::contents::payload_of;
 use super::job_view::JobView;
-use super::jobs::Named;
+use super::jobs::{Named, find_readable_job};
 use carillon_core::job::{Admission, JobId, NewJob, Spec, new_seed};
 use carillon_engine::intake::TimeInput;
 
@@ -37,7 +38,7 @@ pub(in super::super) async fn copy(
     Query(named): Query<Named>,
     OptionalBody(doc): OptionalBody<CopyDoc>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
-    let job = api.job(&access, &id, &named).await?;
+    let job = find_readable_job(&api, &access, &id, &named).await?;
     let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
     let now = api.services.clock.now();
     let run_at = run_at(doc.run_at.as_ref(), now, api.intake.limits.horizon)?;
@@ -45,7 +46,7 @@ pub(in super::super) async fn copy(
     if deadline.is_some_and(|deadline| run_at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
-    let (body, id) = (api.payload_of(&job).await?, JobId::new(&*api.services.clock));
+    let (body, id) = (payload_of(&api, &job).await?, JobId::new(&*api.services.clock));
     let copy = NewJob {
         id,
         tenant: job.tenant,

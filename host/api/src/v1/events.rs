@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::ApiState;
-use super::super::auth::Access;
+use super::super::auth::{Access, access_of};
 use super::super::error::Problem;
 use super::super::input::Query;
 use super::super::serve::Endless;
+use super::find_group;
 use carillon_core::clock::UnixMs;
 use carillon_core::event_kind::EventKind;
 use carillon_core::job::{JobId, Metadata};
@@ -199,7 +200,7 @@ fn seen(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Cursor>, Prob
 impl Wanted {
     fn of(api: &ApiState, access: &Access, filter: Filter) -> Result<Self, Problem> {
         if let Some(group) = &filter.group {
-            api.group(access, group)?;
+            find_group(api, access, group)?;
         }
         let malformed = |error: String| Problem::malformed(None, error);
         let kinds = |kinds: &str| kinds.split(',').map(|kind| kind.trim().parse()).collect::<Result<_, _>>();
@@ -274,7 +275,7 @@ impl Live {
 
     /// Whether the token is still good for what it was good for.
     fn is_allowed(&self) -> bool {
-        let access = self.api.access(&self.headers);
+        let access = access_of(&self.api, &self.headers);
         access.is_ok_and(|access| access.tenant.id == self.access.tenant.id && access.role >= self.access.role)
     }
 

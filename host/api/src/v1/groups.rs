@@ -12,45 +12,13 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
+use super::group_view::{effective_group_view, group_view};
+use super::versions::announce_move;
 use super::views::{ChangedGroupView, GroupDoc, GroupView};
-use super::{Page, Paging, removed};
-use carillon_catalog::{Group, Written};
+use super::{Page, Paging, find_group, removed};
+use carillon_catalog::Written;
 use carillon_core::json::unique::UniqueValue;
-use carillon_policy::binding::Changes;
 use carillon_store::Stats;
-
-impl ApiState {
-    /// Shows a group with the policy that it has stored.
-    pub(super) fn group_view(&self, group: &Group) -> GroupView {
-        GroupView {
-            name: group.name.clone(),
-            version: group.version,
-            binding: group.binding,
-            paused: group.paused,
-            created_at: group.created_at.to_string(),
-            updated_at: group.updated_at.to_string(),
-            policy: group.own.clone(),
-            sources: None,
-            quota: None,
-            broken: group.effective.as_ref().err().map(ToString::to_string),
-            quarantined: self.quarantined(group),
-            warnings: self.services.catalog.warnings(group),
-            canary: self.canary_view(group),
-            observer: group.has_observer().then(|| self.observers.report(group.id).into()),
-        }
-    }
-
-    /// Shows a group with the policy that is in force, merged from all layers.
-    fn effective_group_view(&self, group: &Group) -> GroupView {
-        let in_force = group.effective.as_ref().map(|effective| &effective.doc);
-        GroupView {
-            policy: in_force.unwrap_or(&group.own).clone(),
-            sources: Some(self.services.catalog.provenance(group)),
-            quota: Some(group.tenant.quota.doc.clone()),
-            ..self.group_view(group)
-        }
-    }
-}
 
 /// Reason for a change.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -72,7 +40,7 @@ pub(in super::super) async fn put(
     Query(reason): Query<Reason>,
     Body(UniqueValue(doc)): Body<UniqueValue>,
 ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
-    api.write_group(&access, &name, reason, doc, Written::Whole).await
+    write_group(&api, &access, &name, reason, doc, Written::Whole).await
 }
 
 /// Changes some of a group's own settings. Members that the document does not name stay. Objects are merged, and so is a config if the plugin
@@ -86,37 +54,28 @@ pub(in super::super) async fn patch(
     Query(reason): Query<Reason>,
     Body(UniqueValue(doc)): Body<UniqueValue>,
 ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
-    api.group(&access, &name)?;
-    api.write_group(&access, &name, reason, doc, Written::Part).await
+    find_group(&api, &access, &name)?;
+    write_group(&api, &access, &name, reason, doc, Written::Part).await
 }
 
-impl ApiState {
-    async fn write_group(
-        &self,
-        access: &Access,
-        name: &str,
-        reason: Reason,
-        doc: Value,
-        written: fn(Value) -> Written,
-    ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
-        let before = self.services.catalog.group(access.tenant.id, name).map(|group| group.binding);
-        let author = access.author(reason.why)?;
-        let put = self.services.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
-        if before.is_some_and(|before| before != put.group.binding) {
-            self.moved(&put.group);
-        }
-        self.services.notifier.notify_local();
-        let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
-        let group = self.group_view(&put.group);
-        Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
+async fn write_group(
+    api: &ApiState,
+    access: &Access,
+    name: &str,
+    reason: Reason,
+    doc: Value,
+    written: fn(Value) -> Written,
+) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+    let before = api.services.catalog.group(access.tenant.id, name).map(|group| group.binding);
+    let author = access.author(reason.why)?;
+    let put = api.services.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
+    if before.is_some_and(|before| before != put.group.binding) {
+        announce_move(api, &put.group);
     }
-
-    /// A group under another version of its policy than before.
-    pub(super) fn changed_group(&self, before: &Group, after: &Group) -> ChangedGroupView {
-        let policy = |group: &Group| group.effective.as_ref().map_or_else(|_| group.own.clone(), |it| it.doc.clone());
-        let changes = Changes::between(&policy(before), &policy(after));
-        ChangedGroupView { group: self.group_view(after), changes }
-    }
+    api.services.notifier.notify_local();
+    let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let group = group_view(api, &put.group);
+    Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
 }
 
 /// Options of the view of a group.
@@ -137,8 +96,8 @@ pub(in super::super) async fn get(
     Path(name): Path<String>,
     Query(shown): Query<Shown>,
 ) -> Result<Json<GroupView>, Problem> {
-    let group = api.group(&access, &name)?;
-    Ok(Json(if shown.effective { api.effective_group_view(&group) } else { api.group_view(&group) }))
+    let group = find_group(&api, &access, &name)?;
+    Ok(Json(if shown.effective { effective_group_view(&api, &group) } else { group_view(&api, &group) }))
 }
 
 /// Lists the tenant's groups by name.
@@ -150,7 +109,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
     let page = Page::of_sorted(api.services.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
-    page.shown(|group| Ok(api.group_view(&group))).map(Json)
+    page.shown(|group| Ok(group_view(&api, &group))).map(Json)
 }
 
 /// Removes a group and its finished jobs. The response is 409 while the group has unfinished jobs.
@@ -172,7 +131,7 @@ pub(in super::super) async fn pause(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<GroupView>, Problem> {
-    api.pause_group(&access, &name, true).await
+    pause_group(&api, &access, &name, true).await
 }
 
 /// Resumes a paused group.
@@ -183,19 +142,17 @@ pub(in super::super) async fn resume(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<GroupView>, Problem> {
-    api.pause_group(&access, &name, false).await
+    pause_group(&api, &access, &name, false).await
 }
 
-impl ApiState {
-    async fn pause_group(&self, access: &Access, name: &str, paused: bool) -> Result<Json<GroupView>, Problem> {
-        let group = self.group(access, name)?;
-        if group.paused != paused {
-            self.services.catalog.set_paused(&group, paused).await?;
-            self.services.notifier.notify_local();
-        }
-        let group = self.group(access, name)?;
-        Ok(Json(self.group_view(&group)))
+async fn pause_group(api: &ApiState, access: &Access, name: &str, paused: bool) -> Result<Json<GroupView>, Problem> {
+    let group = find_group(api, access, name)?;
+    if group.paused != paused {
+        api.services.catalog.set_paused(&group, paused).await?;
+        api.services.notifier.notify_local();
     }
+    let group = find_group(api, access, name)?;
+    Ok(Json(group_view(api, &group)))
 }
 
 /// Returns the exact number of a group's jobs in each state.
@@ -206,6 +163,6 @@ pub(in super::super) async fn stats(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<Stats>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     Ok(Json(api.services.store.stats(access.tenant.id, group.id, api.services.clock.now()).await?))
 }

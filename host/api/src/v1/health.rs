@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 
 use super::super::ApiState;
 use super::super::error::Problem;
+use super::quarantine_view::quarantine_count;
 use carillon_core::clock::UnixMs;
 use carillon_store::failure_count;
 
@@ -52,7 +53,7 @@ pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl 
     let commits = api.services.store.commit_stats();
     metrics.store(commits.commits, commits.calls, failure_count());
     metrics.health(api.lifecycle.health.known_trouble().is_none(), api.lifecycle.health.loop_restarts());
-    api.note_backlog().await;
+    note_backlog(&api).await;
     metrics.now(
         api.services.limiter.running(),
         api.services.runtime.threads.waiting(),
@@ -60,24 +61,22 @@ pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl 
         api.executor.open_breakers(),
     );
     metrics.waiting_consumers(api.pull.waiting_consumers());
-    metrics.quarantined(api.quarantine_count());
+    metrics.quarantined(quarantine_count(&api));
     metrics.plugins(api.services.runtime.registry.count(), api.services.runtime.registry.bytes());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }
 
-impl ApiState {
-    /// Counts what waits, unless it was counted a moment ago. Where the store does not answer, the numbers stay as they were.
-    async fn note_backlog(&self) {
-        let now = self.services.clock.now();
-        let mut counted_at = self.backlog.0.lock().await;
-        if counted_at.is_some_and(|at| now < at.plus(BACKLOG_PERIOD)) {
-            return;
-        }
-        match tokio::time::timeout(BACKLOG_WAIT, self.services.store.backlog(now)).await {
-            Ok(Ok(backlog)) => self.services.telemetry.metrics.backlog(&backlog, now),
-            Ok(Err(error)) => tracing::warn!(%error, "counting jobs for the metrics failed"),
-            Err(_) => tracing::warn!("counting jobs for the metrics timed out"),
-        }
-        *counted_at = Some(now);
+/// Counts what waits, unless it was counted a moment ago. Where the store does not answer, the numbers stay as they were.
+async fn note_backlog(api: &ApiState) {
+    let now = api.services.clock.now();
+    let mut counted_at = api.backlog.0.lock().await;
+    if counted_at.is_some_and(|at| now < at.plus(BACKLOG_PERIOD)) {
+        return;
     }
+    match tokio::time::timeout(BACKLOG_WAIT, api.services.store.backlog(now)).await {
+        Ok(Ok(backlog)) => api.services.telemetry.metrics.backlog(&backlog, now),
+        Ok(Err(error)) => tracing::warn!(%error, "counting jobs for the metrics failed"),
+        Err(_) => tracing::warn!("counting jobs for the metrics timed out"),
+    }
+    *counted_at = Some(now);
 }

@@ -14,8 +14,8 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query, run_at};
 use super::job_patch::{JobPatch, Patch};
-use super::job_view::JobView;
-use super::jobs::{FoundJob, Named};
+use super::job_view::{JobView, job_view};
+use super::jobs::{FoundJob, Named, find_job, find_readable_job};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId, Spec, State as JobState};
 use carillon_engine::intake::{TimeInput, ValidationCache};
@@ -31,16 +31,16 @@ pub(in super::super) async fn cancel(
     Path(id): Path<String>,
     Query(named): Query<Named>,
 ) -> Result<Response, Problem> {
-    let job = match api.find_job(&access, &id, &named).await? {
+    let job = match find_job(&api, &access, &id, &named).await? {
         FoundJob::Readable(job) => job,
-        FoundJob::Unreadable(id) => return api.remove_unreadable(&access, id).await,
+        FoundJob::Unreadable(id) => return remove_unreadable(&api, &access, id).await,
     };
-    let status = match api.change(&access, &job, JobChange::Cancel).await? {
+    let status = match change_job(&api, &access, &job, JobChange::Cancel).await? {
         ChangeOutcome::Done | ChangeOutcome::Not(JobState::Cancelled) => StatusCode::OK,
         ChangeOutcome::Requested => StatusCode::ACCEPTED,
         other => return Err(refused(other, &id)),
     };
-    Ok((status, api.shown(&access, &job).await?).into_response())
+    Ok((status, show_job(&api, &access, &job).await?).into_response())
 }
 
 /// Makes a waiting job due now.
@@ -74,8 +74,8 @@ async fn due_now(
     Query(named): Query<Named>,
     change: fn(UnixMs) -> JobChange,
 ) -> Result<Json<JobView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
-    api.changed(&access, &job, change(api.services.clock.now())).await
+    let job = find_readable_job(&api, &access, &id, &named).await?;
+    change_and_show(&api, &access, &job, change(api.services.clock.now())).await
 }
 
 /// New due time of a job.
@@ -97,12 +97,12 @@ pub(in super::super) async fn reschedule(
     Query(named): Query<Named>,
     Body(doc): Body<RescheduleDoc>,
 ) -> Result<Json<JobView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
+    let job = find_readable_job(&api, &access, &id, &named).await?;
     let at = run_at(Some(&doc.run_at), api.services.clock.now(), api.intake.limits.horizon)?;
     if job.deadline.is_some_and(|deadline| at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
-    api.changed(&access, &job, JobChange::Reschedule(at)).await
+    change_and_show(&api, &access, &job, JobChange::Reschedule(at)).await
 }
 
 /// Edits a waiting job with a JSON merge patch (RFC 7396): a member of the document replaces that of the job, and null removes it. The time to
@@ -116,76 +116,78 @@ pub(in super::super) async fn edit(
     Query(named): Query<Named>,
     Body(patch): Body<Patch>,
 ) -> Result<Json<JobView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
-    let edit = api.edit(&job, patch).await?;
-    api.changed(&access, &job, JobChange::Edit(Box::new(edit))).await
+    let job = find_readable_job(&api, &access, &id, &named).await?;
+    let edit = edit_of(&api, &job, patch).await?;
+    change_and_show(&api, &access, &job, JobChange::Edit(Box::new(edit))).await
 }
 
-impl ApiState {
-    /// Returns the edit that a patch means: the job as it could have been posted, patched, and checked like a new one.
-    async fn edit(&self, job: &Job, patch: Patch) -> Result<Edit, Problem> {
-        let group = self
-            .services
-            .catalog
-            .group_by_id(job.group)
-            .ok_or_else(|| Problem::conflict("the group of the job was deleted"))?;
-        let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
-        let doc = patch.applied_to(job)?;
-        let draft = self.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
-        let at = if has_run_at {
-            run_at(doc.run_at.as_ref(), self.services.clock.now(), self.intake.limits.horizon)?
-        } else {
-            job.run_at
-        };
-        if job.deadline.is_some_and(|deadline| at > deadline) {
-            return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
-        }
-        Ok(Edit {
-            revision: job.revision,
-            name: doc.name,
-            run_at: at,
-            priority: doc.priority.unwrap_or_default(),
-            spec: Spec {
-                on_success: job.spec.on_success.clone(),
-                on_failure: job.spec.on_failure.clone(),
-                parent: job.spec.parent,
-                binding: job.spec.binding,
-                is_json: if has_payload { draft.spec.is_json } else { job.spec.is_json },
-                ..draft.spec
-            },
-            body: has_payload.then_some(draft.body),
-        })
+/// Returns the edit that a patch means: the job as it could have been posted, patched, and checked like a new one.
+async fn edit_of(api: &ApiState, job: &Job, patch: Patch) -> Result<Edit, Problem> {
+    let group = api
+        .services
+        .catalog
+        .group_by_id(job.group)
+        .ok_or_else(|| Problem::conflict("the group of the job was deleted"))?;
+    let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
+    let doc = patch.applied_to(job)?;
+    let draft = api.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
+    let at = if has_run_at {
+        run_at(doc.run_at.as_ref(), api.services.clock.now(), api.intake.limits.horizon)?
+    } else {
+        job.run_at
+    };
+    if job.deadline.is_some_and(|deadline| at > deadline) {
+        return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
+    Ok(Edit {
+        revision: job.revision,
+        name: doc.name,
+        run_at: at,
+        priority: doc.priority.unwrap_or_default(),
+        spec: Spec {
+            on_success: job.spec.on_success.clone(),
+            on_failure: job.spec.on_failure.clone(),
+            parent: job.spec.parent,
+            binding: job.spec.binding,
+            is_json: if has_payload { draft.spec.is_json } else { job.spec.is_json },
+            ..draft.spec
+        },
+        body: has_payload.then_some(draft.body),
+    })
+}
 
-    /// Removes a job that cannot be read.
-    async fn remove_unreadable(&self, access: &Access, id: JobId) -> Result<Response, Problem> {
-        match self.bulk.remove_unreadable(access.tenant.id, id).await? {
-            ChangeOutcome::Done => Ok(StatusCode::NO_CONTENT.into_response()),
-            ChangeOutcome::Requested => Err(Problem::unreadable_job_runs(id)),
-            other => Err(refused(other, &id.to_string())),
-        }
+/// Removes a job that cannot be read.
+async fn remove_unreadable(api: &ApiState, access: &Access, id: JobId) -> Result<Response, Problem> {
+    match api.bulk.remove_unreadable(access.tenant.id, id).await? {
+        ChangeOutcome::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+        ChangeOutcome::Requested => Err(Problem::unreadable_job_runs(id)),
+        other => Err(refused(other, &id.to_string())),
     }
+}
 
-    /// Makes one change in the store.
-    async fn change(&self, access: &Access, job: &Job, change: JobChange) -> Result<ChangeOutcome, Problem> {
-        let changed = self.bulk.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
-        Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
-    }
+/// Makes one change in the store.
+async fn change_job(api: &ApiState, access: &Access, job: &Job, change: JobChange) -> Result<ChangeOutcome, Problem> {
+    let changed = api.bulk.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
+    Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
+}
 
-    /// Makes a change and returns the job after it.
-    async fn changed(&self, access: &Access, job: &Job, change: JobChange) -> Result<Json<JobView>, Problem> {
-        match self.change(access, job, change).await? {
-            ChangeOutcome::Done => self.shown(access, job).await,
-            other => Err(refused(other, &job.id.to_string())),
-        }
+/// Makes a change and returns the job after it.
+async fn change_and_show(
+    api: &ApiState,
+    access: &Access,
+    job: &Job,
+    change: JobChange,
+) -> Result<Json<JobView>, Problem> {
+    match change_job(api, access, job, change).await? {
+        ChangeOutcome::Done => show_job(api, access, job).await,
+        other => Err(refused(other, &job.id.to_string())),
     }
+}
 
-    async fn shown(&self, access: &Access, job: &Job) -> Result<Json<JobView>, Problem> {
-        let id = job.id.to_string();
-        let job =
-            self.services.store.job(access.tenant.id, job.id).await?.ok_or_else(|| Problem::unknown("job", &id))?;
-        Ok(Json(self.job_view(job)))
-    }
+async fn show_job(api: &ApiState, access: &Access, job: &Job) -> Result<Json<JobView>, Problem> {
+    let id = job.id.to_string();
+    let job = api.services.store.job(access.tenant.id, job.id).await?.ok_or_else(|| Problem::unknown("job", &id))?;
+    Ok(Json(job_view(api, job)))
 }
 
 /// Returns the reason why a job in this state cannot be changed.

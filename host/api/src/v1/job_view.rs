@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::super::ApiState;
 use super::disclosure::Disclosure;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
@@ -75,6 +76,12 @@ struct RequestView {
     url: String,
     /// Headers that the client gave, and the content type of a JSON payload.
     headers: Vec<HeaderView>,
+}
+
+/// Returns the view of a job, with the name of its group.
+pub(super) fn job_view(api: &ApiState, job: Job) -> JobView {
+    let group = api.services.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
+    JobView::of(job, group)
 }
 
 impl JobView {

@@ -17,8 +17,8 @@ use super::super::idempotency::{Answer, Idempotent};
 use super::super::input::{Path, Query, parse};
 use super::super::query::labels;
 use super::disclosure::Disclosure;
-use super::job_view::JobView;
-use super::{Page, Paging, foreign_cursor};
+use super::job_view::{JobView, job_view};
+use super::{Page, Paging, find_group, foreign_cursor};
 use carillon_core::clock::{UnixMs, rfc3339};
 use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
 use carillon_core::json::unique;
@@ -41,7 +41,7 @@ pub(in super::super) async fn create(
     Path(group): Path<String>,
     request: Idempotent<JobDoc>,
 ) -> Result<Response, Problem> {
-    let group = api.group(&access, &group)?;
+    let group = find_group(&api, &access, &group)?;
     let job =
         api.intake.new_job(&group, request.doc, api.services.clock.now(), &mut ValidationCache::default()).await?;
     let (name, posted) = (group.name.clone(), job.clone());
@@ -50,7 +50,7 @@ pub(in super::super) async fn create(
         let view = placed.first().map(|placed| JobView::placed(posted.clone(), placed, name.clone()));
         Answer::new(if stored { StatusCode::CREATED } else { StatusCode::OK }, &view)
     };
-    api.insert(&access, vec![job], request.key, answer).await
+    insert_jobs(&api, &access, vec![job], request.key, answer).await
 }
 
 /// Batch of jobs.
@@ -99,7 +99,7 @@ pub(in super::super) async fn create_batch(
     Path(group): Path<String>,
     request: Idempotent<BatchDoc>,
 ) -> Result<Response, Problem> {
-    let (group, batch) = (api.group(&access, &group)?, request.doc);
+    let (group, batch) = (find_group(&api, &access, &group)?, request.doc);
     if batch.jobs.is_empty() || batch.jobs.len() > api.config.limits.batch {
         return Err(Problem::invalid(
             "/jobs",
@@ -123,7 +123,7 @@ pub(in super::super) async fn create_batch(
     }
     let posted: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     let answer = move |placed: &[InsertOutcome]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
-    api.insert(&access, jobs, request.key, answer).await
+    insert_jobs(&api, &access, jobs, request.key, answer).await
 }
 
 /// Filter of jobs.
@@ -178,11 +178,11 @@ pub(in super::super) async fn list(
     Query(all): Query<Vec<(String, String)>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<JobView>>, Problem> {
-    let group = api.group(&access, &group)?;
+    let group = find_group(&api, &access, &group)?;
     let limit = paging.limit()?;
     let filter = params.filter(&all)?.of(&access, group.id).map_err(Problem::in_query)?;
     let jobs = api.services.store.jobs(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
-    Ok(Json(api.job_page(&access, jobs, limit)))
+    Ok(Json(job_page(&api, &access, jobs, limit)))
 }
 
 /// Lists the jobs of all groups of the tenant, newest first.
@@ -199,7 +199,7 @@ pub(in super::super) async fn list_all(
     let filter = params.filter(&all)?.of(&access, NO_GROUP).map_err(Problem::in_query)?;
     let jobs =
         api.services.store.jobs_of_tenant(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
-    Ok(Json(api.job_page(&access, jobs, limit)))
+    Ok(Json(job_page(&api, &access, jobs, limit)))
 }
 
 /// The job that a page ended with.
@@ -323,67 +323,65 @@ pub(in super::super) async fn get(
     Path(id): Path<String>,
     Query(named): Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
-    Ok(Json(api.job_view(job).disclosed(Disclosure::from(&access))))
+    let job = find_readable_job(&api, &access, &id, &named).await?;
+    Ok(Json(job_view(&api, job).disclosed(Disclosure::from(&access))))
 }
 
-impl ApiState {
-    fn job_page(&self, access: &Access, jobs: Vec<Job>, limit: u32) -> Page<JobView> {
-        let disclosure = Disclosure::from(access);
-        let views = jobs.into_iter().map(|job| self.job_view(job).disclosed(disclosure)).collect();
-        Page::cut(views, limit, JobView::cursor)
-    }
+fn job_page(api: &ApiState, access: &Access, jobs: Vec<Job>, limit: u32) -> Page<JobView> {
+    let disclosure = Disclosure::from(access);
+    let views = jobs.into_iter().map(|job| job_view(api, job).disclosed(disclosure)).collect();
+    Page::cut(views, limit, JobView::cursor)
+}
 
-    pub(super) fn job_view(&self, job: Job) -> JobView {
-        let group = self.services.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
-        JobView::of(job, group)
+/// The job that a path means.
+pub(super) async fn find_readable_job(
+    api: &ApiState,
+    access: &Access,
+    id: &str,
+    named: &Named,
+) -> Result<Job, Problem> {
+    match find_job(api, access, id, named).await? {
+        FoundJob::Readable(job) => Ok(*job),
+        FoundJob::Unreadable(id) => Err(Problem::unreadable_job(id)),
     }
+}
 
-    /// The job that a path means.
-    pub(super) async fn job(&self, access: &Access, id: &str, named: &Named) -> Result<Job, Problem> {
-        match self.find_job(access, id, named).await? {
-            FoundJob::Readable(job) => Ok(*job),
-            FoundJob::Unreadable(id) => Err(Problem::unreadable_job(id)),
-        }
-    }
-
-    /// The job that a path means, also if it cannot be read.
-    pub(super) async fn find_job(&self, access: &Access, id: &str, named: &Named) -> Result<FoundJob, Problem> {
-        let unknown = || Problem::unknown("job", id);
-        let Some(group) = &named.group else {
-            let parsed = id.parse().map_err(|_| unknown())?;
-            return match self.services.store.job(access.tenant.id, parsed).await {
-                Err(StoreError::Unreadable(id)) => Ok(FoundJob::Unreadable(id)),
-                found => Ok(FoundJob::Readable(Box::new(found?.ok_or_else(unknown)?))),
-            };
+/// The job that a path means, also if it cannot be read.
+pub(super) async fn find_job(api: &ApiState, access: &Access, id: &str, named: &Named) -> Result<FoundJob, Problem> {
+    let unknown = || Problem::unknown("job", id);
+    let Some(group) = &named.group else {
+        let parsed = id.parse().map_err(|_| unknown())?;
+        return match api.services.store.job(access.tenant.id, parsed).await {
+            Err(StoreError::Unreadable(id)) => Ok(FoundJob::Unreadable(id)),
+            found => Ok(FoundJob::Readable(Box::new(found?.ok_or_else(unknown)?))),
         };
-        let group = self.group(access, group)?;
-        let all = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(access.tenant.id, group.id) };
-        use carillon_core::job::State::{Running, Scheduled};
-        for state in [Some(Running), Some(Scheduled), None] {
-            let filter = JobFilter { state, ..all.clone() };
-            if let Some(job) = self.services.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
-                return Ok(FoundJob::Readable(Box::new(job)));
-            }
+    };
+    let group = find_group(api, access, group)?;
+    let all = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(access.tenant.id, group.id) };
+    use carillon_core::job::State::{Running, Scheduled};
+    for state in [Some(Running), Some(Scheduled), None] {
+        let filter = JobFilter { state, ..all.clone() };
+        if let Some(job) = api.services.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
+            return Ok(FoundJob::Readable(Box::new(job)));
         }
-        Err(unknown())
     }
+    Err(unknown())
+}
 
-    /// Stores the jobs of one request, and answers it.
-    pub(super) async fn insert(
-        &self,
-        access: &Access,
-        jobs: Vec<NewJob>,
-        key: Option<super::super::idempotency::Key>,
-        answer: impl Fn(&[InsertOutcome]) -> Answer + Send + Sync + 'static,
-    ) -> Result<Response, Problem> {
-        let now = self.services.clock.now();
-        let answer = Arc::new(answer);
-        let kept = Arc::clone(&answer);
-        let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
-        match self.intake.place(Insert { jobs, once }).await? {
-            InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
-            InsertResult::Replayed(kept) => Answer::replay(&kept),
-        }
+/// Stores the jobs of one request, and answers it.
+pub(super) async fn insert_jobs(
+    api: &ApiState,
+    access: &Access,
+    jobs: Vec<NewJob>,
+    key: Option<super::super::idempotency::Key>,
+    answer: impl Fn(&[InsertOutcome]) -> Answer + Send + Sync + 'static,
+) -> Result<Response, Problem> {
+    let now = api.services.clock.now();
+    let answer = Arc::new(answer);
+    let kept = Arc::clone(&answer);
+    let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
+    match api.intake.place(Insert { jobs, once }).await? {
+        InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
+        InsertResult::Replayed(kept) => Answer::replay(&kept),
     }
 }

@@ -18,6 +18,7 @@ use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
+use super::find_group;
 use super::handed_over::HandedOver;
 use super::job_view::JobView;
 use carillon_core::clock::UnixMs;
@@ -132,7 +133,7 @@ pub(in super::super) async fn lease(
     Path(group): Path<String>,
     OptionalBody(doc): OptionalBody<LeaseDoc>,
 ) -> Result<Response, Problem> {
-    let group = api.group(&access, &group)?;
+    let group = find_group(&api, &access, &group)?;
     if !(1..=LEASES).contains(&doc.max) {
         return Err(Problem::invalid("/max", format!("`max` must be from 1 to {LEASES}")));
     }

@@ -7,6 +7,7 @@ pub(super) mod contents;
 pub(super) mod copies;
 mod disclosure;
 pub(super) mod events;
+mod group_view;
 pub(super) mod groups;
 mod handed_over;
 pub(super) mod health;
@@ -19,6 +20,7 @@ pub(super) mod leases;
 pub(super) mod nodes;
 pub(super) mod plugins;
 pub(super) mod quarantine;
+mod quarantine_view;
 pub(super) mod replays;
 pub(super) mod schedule_patch;
 pub(super) mod schedule_runs;
@@ -131,8 +133,6 @@ fn removed(was_there: bool, what: &str, name: &str) -> Result<StatusCode, Proble
     if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::unknown(what, name)) }
 }
 
-impl ApiState {
-    fn group(&self, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
-        self.services.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
-    }
+fn find_group(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
+    api.services.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
 }

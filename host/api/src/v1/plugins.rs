@@ -118,7 +118,7 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
-    api.plugin_view(&access, &PluginName { name, version: None })
+    plugin_view(&api, &access, &PluginName { name, version: None })
 }
 
 /// Lists the versions of a plugin, newest first.
@@ -151,7 +151,7 @@ pub(in super::super) async fn get_version(
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Json<PluginView>, Problem> {
-    api.plugin_view(&access, &PluginName { name, version: Some(version) })
+    plugin_view(&api, &access, &PluginName { name, version: Some(version) })
 }
 
 /// Uploads a version of a plugin; the body is the component.
@@ -242,10 +242,8 @@ pub(in super::super) async fn delete_version(
     removed(api.services.catalog.delete_plugin(access.tenant.id, &name).await?, "plugin", &name.to_string())
 }
 
-impl ApiState {
-    fn plugin_view(&self, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
-        let plugin = self.services.catalog.plugin(access.tenant.id, name);
-        let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-        Ok(Json(PluginView::full(&plugin)))
-    }
+fn plugin_view(api: &ApiState, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
+    let plugin = api.services.catalog.plugin(access.tenant.id, name);
+    let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+    Ok(Json(PluginView::full(&plugin)))
 }

@@ -12,7 +12,8 @@ use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
-use super::jobs::{FilterDoc, Named, instant};
+use super::find_group;
+use super::jobs::{FilterDoc, Named, find_readable_job, instant};
 use super::shadow::{DifferenceView, TallyView};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -126,12 +127,10 @@ impl BacktestDoc {
     }
 }
 
-impl ApiState {
-    pub(super) async fn record(&self, job: Job) -> Result<Record, Problem> {
-        let (tenant, id) = (job.tenant, job.id);
-        let body = self.services.store.body(tenant, id).await?.unwrap_or_default();
-        Ok(Record { attempts: self.services.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
-    }
+pub(super) async fn load_record(api: &ApiState, job: Job) -> Result<Record, Problem> {
+    let (tenant, id) = (job.tenant, job.id);
+    let body = api.services.store.body(tenant, id).await?.unwrap_or_default();
+    Ok(Record { attempts: api.services.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
 }
 
 fn refused(NotReplayable(why): NotReplayable) -> Problem {
@@ -148,9 +147,9 @@ pub(in super::super) async fn replay(
     Query(named): Query<Named>,
     OptionalBody(doc): OptionalBody<ReplayDoc>,
 ) -> Result<Json<ReplayView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
+    let job = find_readable_job(&api, &access, &id, &named).await?;
     let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
-    let record = api.record(job).await?;
+    let record = load_record(&api, job).await?;
     let wanted = number.parse().ok();
     let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
     let attempt: &AttemptRecord = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?;
@@ -170,7 +169,7 @@ pub(in super::super) async fn backtest(
     Path(name): Path<String>,
     Body(doc): Body<BacktestDoc>,
 ) -> Result<Json<BacktestView>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let (version, limit) = (doc.version, doc.limit.unwrap_or(JOBS));
     if !(1..=JOBS).contains(&limit) {
         return Err(Problem::invalid("/limit", format!("`limit` must be from 1 to {JOBS}, not {limit}")));
@@ -190,7 +189,7 @@ pub(in super::super) async fn backtest(
         let id = job.id;
         // One that was over before has no attempt in there.
         if job.finished_at.is_none_or(|at| at >= times.start) {
-            let record = api.record(job).await?;
+            let record = load_record(&api, job).await?;
             let judged = api.rollouts.backtest(&group, version, &record, &times, &mut done);
             client.unless_gone(judged).await?.map_err(refused)?;
         }

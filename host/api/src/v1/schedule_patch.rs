@@ -12,7 +12,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, parse};
 use super::schedule_view::ScheduleView;
-use super::schedules::{self, ScheduleDoc};
+use super::schedules::{self, ScheduleDoc, find_schedule, show_schedule};
 
 /// The members of a schedule as it is shown that are also those of one that is put. Not `paused`: it stays by itself where it is not named, also
 /// if the schedule is paused in the same moment.
@@ -28,12 +28,12 @@ pub(in super::super) async fn patch(
     Path(name): Path<String>,
     Body(part): Body<BTreeMap<String, Box<RawValue>>>,
 ) -> Result<Json<ScheduleView>, Problem> {
-    let Json(shown) = api.schedule_shown(&access, &name).await?;
+    let Json(shown) = show_schedule(&api, &access, &name).await?;
     let shown = serde_json::to_string(&shown).map_err(|_| Problem::internal())?;
     let mut doc: BTreeMap<String, Box<RawValue>> = parse(shown.as_bytes())?;
     doc.retain(|member, _| MEMBERS.contains(&member.as_str()));
     // The job as it is shown lacks what the client may not see, such as the password of its URL.
-    let stored = api.schedule(&access, &name)?.spec.job.clone();
+    let stored = find_schedule(&api, &access, &name)?.spec.job.clone();
     doc.insert("job".to_owned(), parse(stored.as_bytes())?);
     doc.extend(part);
     let doc = serde_json::to_vec(&doc).map_err(|_| Problem::internal())?;

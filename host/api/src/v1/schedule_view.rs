@@ -88,67 +88,65 @@ fn local(timetable: Option<&Timetable>, at: UnixMs) -> String {
     timetable.map_or_else(|| at.to_string(), |timetable| timetable.zone.written(at))
 }
 
-impl ApiState {
-    /// Returns the reason why a schedule makes no jobs, if there is one.
-    pub(super) fn broken(&self, schedule: &Schedule) -> Option<String> {
-        if let Err(error) = &schedule.timetable {
-            return Some(error.to_string());
-        }
-        let name = &schedule.spec.group;
-        match self.services.catalog.group(schedule.tenant, name).map(|group| group.effective.as_ref().err().cloned()) {
-            Some(None) => None,
-            Some(Some(error)) => Some(format!("the group `{name}` is broken: {error}")),
-            None => Some(format!("there is no group `{name}`")),
-        }
+/// Returns the reason why a schedule makes no jobs, if there is one.
+pub(super) fn broken_reason(api: &ApiState, schedule: &Schedule) -> Option<String> {
+    if let Err(error) = &schedule.timetable {
+        return Some(error.to_string());
     }
+    let name = &schedule.spec.group;
+    match api.services.catalog.group(schedule.tenant, name).map(|group| group.effective.as_ref().err().cloned()) {
+        Some(None) => None,
+        Some(Some(error)) => Some(format!("the group `{name}` is broken: {error}")),
+        None => Some(format!("there is no group `{name}`")),
+    }
+}
 
-    pub(super) fn schedule_view(
-        &self,
-        access: &Access,
-        schedule: &Schedule,
-        ticked: &[Ticked],
-    ) -> Result<ScheduleView, Problem> {
-        let (spec, ticked) = (&schedule.spec, ticked.iter().find(|ticked| ticked.schedule == schedule.id));
-        let (broken, runs) = (self.broken(schedule), ticked.map_or(0, |ticked| ticked.runs));
-        // A backfill of an older server may have left a time from before the schedule was made.
-        let last = ticked.map(|ticked| ticked.last).filter(|last| *last >= schedule.created_at);
-        let counted = ticked.map_or(0, Ticked::counted);
-        let left = spec.max_runs.map(|most| most.saturating_sub(counted));
-        let shown = left.and_then(|left| usize::try_from(left).ok()).map_or(NEXT_RUNS, |left| left.min(NEXT_RUNS));
-        let timetable = schedule.timetable.as_ref().ok().filter(|_| !schedule.paused && broken.is_none());
-        let next = timetable.into_iter().flat_map(|timetable| timetable.after(self.services.clock.now()).take(shown));
-        let (next_runs, next_runs_local) = next.map(|at| (at.to_string(), local(timetable, at))).unzip();
-        let period = |period: Duration| duration::format(period).to_string();
-        Ok(ScheduleView {
-            name: schedule.name.clone(),
-            version: schedule.version,
-            group: spec.group.clone(),
-            cron: spec.cron.clone(),
-            time_zone: spec.time_zone.clone(),
-            start: spec.start.map(|at| at.to_string()),
-            end: spec.end.map(|at| at.to_string()),
-            max_runs: spec.max_runs,
-            jitter: period(spec.jitter),
-            overlap: spec.overlap,
-            catch_up: period(spec.catch_up),
-            catch_up_all: spec.catch_up_all,
-            job: Disclosure::from(access).document(&shown_document(&spec.job)).map_err(|error| {
-                tracing::error!(schedule = schedule.name, %error, "reading the stored job of a schedule failed");
-                Problem::internal()
-            })?,
-            paused: schedule.paused,
-            broken,
-            runs,
-            runs_left: left,
-            skipped: ticked.map_or(0, |ticked| ticked.skipped),
-            last_skip: ticked.and_then(|ticked| ticked.reason),
-            last_run: last.map(|last| last.to_string()),
-            next_runs,
-            next_runs_local,
-            created_at: schedule.created_at.to_string(),
-            updated_at: schedule.updated_at.to_string(),
-        })
-    }
+pub(super) fn schedule_view(
+    api: &ApiState,
+    access: &Access,
+    schedule: &Schedule,
+    ticked: &[Ticked],
+) -> Result<ScheduleView, Problem> {
+    let (spec, ticked) = (&schedule.spec, ticked.iter().find(|ticked| ticked.schedule == schedule.id));
+    let (broken, runs) = (broken_reason(api, schedule), ticked.map_or(0, |ticked| ticked.runs));
+    // A backfill of an older server may have left a time from before the schedule was made.
+    let last = ticked.map(|ticked| ticked.last).filter(|last| *last >= schedule.created_at);
+    let counted = ticked.map_or(0, Ticked::counted);
+    let left = spec.max_runs.map(|most| most.saturating_sub(counted));
+    let shown = left.and_then(|left| usize::try_from(left).ok()).map_or(NEXT_RUNS, |left| left.min(NEXT_RUNS));
+    let timetable = schedule.timetable.as_ref().ok().filter(|_| !schedule.paused && broken.is_none());
+    let next = timetable.into_iter().flat_map(|timetable| timetable.after(api.services.clock.now()).take(shown));
+    let (next_runs, next_runs_local) = next.map(|at| (at.to_string(), local(timetable, at))).unzip();
+    let period = |period: Duration| duration::format(period).to_string();
+    Ok(ScheduleView {
+        name: schedule.name.clone(),
+        version: schedule.version,
+        group: spec.group.clone(),
+        cron: spec.cron.clone(),
+        time_zone: spec.time_zone.clone(),
+        start: spec.start.map(|at| at.to_string()),
+        end: spec.end.map(|at| at.to_string()),
+        max_runs: spec.max_runs,
+        jitter: period(spec.jitter),
+        overlap: spec.overlap,
+        catch_up: period(spec.catch_up),
+        catch_up_all: spec.catch_up_all,
+        job: Disclosure::from(access).document(&shown_document(&spec.job)).map_err(|error| {
+            tracing::error!(schedule = schedule.name, %error, "reading the stored job of a schedule failed");
+            Problem::internal()
+        })?,
+        paused: schedule.paused,
+        broken,
+        runs,
+        runs_left: left,
+        skipped: ticked.map_or(0, |ticked| ticked.skipped),
+        last_skip: ticked.and_then(|ticked| ticked.reason),
+        last_run: last.map(|last| last.to_string()),
+        next_runs,
+        next_runs_local,
+        created_at: schedule.created_at.to_string(),
+        updated_at: schedule.updated_at.to_string(),
+    })
 }
 
 /// Result of a run, or of consecutive runs that were skipped for the same reason.

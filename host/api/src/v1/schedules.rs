@@ -16,8 +16,8 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
-use super::job_view::JobView;
-use super::schedule_view::{RunView, ScheduleView};
+use super::job_view::{JobView, job_view};
+use super::schedule_view::{RunView, ScheduleView, schedule_view};
 use super::{Page, Paging, foreign_cursor, removed};
 use carillon_catalog::{Schedule, ScheduleSpec};
 use carillon_core::clock::UnixMs;
@@ -153,15 +153,13 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
     Ok(period)
 }
 
-impl ApiState {
-    pub(super) fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
-        self.services.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
-    }
+pub(super) fn find_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
+    api.services.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
+}
 
-    pub(super) async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
-        let ticked = self.services.store.ticked().await?;
-        Ok(Json(self.schedule_view(access, &*self.schedule(access, name)?, &ticked)?))
-    }
+pub(super) async fn show_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
+    let ticked = api.services.store.ticked().await?;
+    Ok(Json(schedule_view(api, access, &*find_schedule(api, access, name)?, &ticked)?))
 }
 
 /// Makes or replaces a schedule. A paused schedule stays paused unless `paused` is given. If the runs change, missed runs are not made up for.
@@ -175,9 +173,9 @@ pub(in super::super) async fn put(
 ) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
     let paused = doc.paused;
     let spec = doc.spec(api.services.clock.now())?;
-    let is_new = api.put_schedule(&access, &name, spec, paused).await?;
+    let is_new = put_schedule(&api, &access, &name, spec, paused).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, api.schedule_shown(&access, &name).await?))
+    Ok((status, show_schedule(&api, &access, &name).await?))
 }
 
 /// Shows a schedule, with its next ten runs.
@@ -188,7 +186,7 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ScheduleView>, Problem> {
-    api.schedule_shown(&access, &name).await
+    show_schedule(&api, &access, &name).await
 }
 
 /// Lists the tenant's schedules by name.
@@ -202,7 +200,7 @@ pub(in super::super) async fn list(
     let schedules = api.services.catalog.schedules(access.tenant.id);
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
     let ticked = api.services.store.ticked().await?;
-    page.shown(|schedule| api.schedule_view(&access, &schedule, &ticked)).map(Json)
+    page.shown(|schedule| schedule_view(&api, &access, &schedule, &ticked)).map(Json)
 }
 
 /// Lists the results of a schedule's runs, newest first: their jobs, and the reasons of skipped runs. Runs by hand are not listed.
@@ -214,7 +212,7 @@ pub(in super::super) async fn history(
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<RunView>>, Problem> {
-    let (schedule, limit) = (api.schedule(&access, &name)?, paging.limit()?);
+    let (schedule, limit) = (find_schedule(&api, &access, &name)?, paging.limit()?);
     let before = paging.cursor.as_deref().map(|cursor| time(&Value::from(cursor), UnixMs(0))).transpose();
     let before = before.map_err(|_| foreign_cursor())?;
     let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
@@ -241,7 +239,7 @@ pub(in super::super) async fn pause(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ScheduleView>, Problem> {
-    api.pause_schedule(&access, &name, true).await
+    pause_schedule(&api, &access, &name, true).await
 }
 
 /// Resumes a paused schedule. Runs during the pause are not made up for.
@@ -252,7 +250,7 @@ pub(in super::super) async fn resume(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ScheduleView>, Problem> {
-    api.pause_schedule(&access, &name, false).await
+    pause_schedule(&api, &access, &name, false).await
 }
 
 /// Makes one of the schedule's jobs now.
@@ -268,7 +266,7 @@ pub(in super::super) async fn run(
     Path(name): Path<String>,
     Keyed(key): Keyed,
 ) -> Result<Response, Problem> {
-    let schedule = api.schedule(&access, &name)?;
+    let schedule = find_schedule(&api, &access, &name)?;
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
     let now = api.services.clock.now();
@@ -276,7 +274,7 @@ pub(in super::super) async fn run(
         let tick = UnixMs(now.0.saturating_add(later));
         let ticking = template.jobs_for(&[tick], TickTrigger::Asked, &*api.services.clock);
         let made = ticking.first().ok_or_else(Problem::internal)?;
-        let answer = Answer::new(StatusCode::CREATED, &api.job_view(made.job.clone().shown()));
+        let answer = Answer::new(StatusCode::CREATED, &job_view(&api, made.job.clone().shown()));
         let kept = answer.to_string();
         let once = key.clone().map(|key| key.once(access.tenant.id, now, move |_| kept.clone()));
         match api.intake.insert_ticks_once(&ticking, once).await? {
@@ -322,7 +320,7 @@ pub(in super::super) async fn backfill(
     Path(name): Path<String>,
     Idempotent { doc, key }: Idempotent<BackfillDoc>,
 ) -> Result<Response, Problem> {
-    let (schedule, now) = (api.schedule(&access, &name)?, api.services.clock.now());
+    let (schedule, now) = (find_schedule(&api, &access, &name)?, api.services.clock.now());
     let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));
     let (from, to) = (at("/from", &doc.from)?, at("/to", &doc.to)?);
     if to > now {
@@ -365,24 +363,27 @@ pub(in super::super) async fn backfill(
     }
 }
 
-impl ApiState {
-    /// Puts a schedule whose job makes sense; the answer says whether it is new.
-    pub(in super::super) async fn put_schedule(
-        &self,
-        access: &Access,
-        name: &str,
-        spec: ScheduleSpec,
-        paused: Option<bool>,
-    ) -> Result<bool, Problem> {
-        self.intake.job_of(access.tenant.id, &spec, &mut ValidationCache::default()).await?;
-        Ok(self.services.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
-    }
+/// Puts a schedule whose job makes sense; the answer says whether it is new.
+pub(in super::super) async fn put_schedule(
+    api: &ApiState,
+    access: &Access,
+    name: &str,
+    spec: ScheduleSpec,
+    paused: Option<bool>,
+) -> Result<bool, Problem> {
+    api.intake.job_of(access.tenant.id, &spec, &mut ValidationCache::default()).await?;
+    Ok(api.services.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
+}
 
-    async fn pause_schedule(&self, access: &Access, name: &str, paused: bool) -> Result<Json<ScheduleView>, Problem> {
-        let schedule = self.schedule(access, name)?;
-        if schedule.paused != paused {
-            self.services.catalog.pause_schedule(&schedule, paused).await?;
-        }
-        self.schedule_shown(access, name).await
+async fn pause_schedule(
+    api: &ApiState,
+    access: &Access,
+    name: &str,
+    paused: bool,
+) -> Result<Json<ScheduleView>, Problem> {
+    let schedule = find_schedule(api, access, name)?;
+    if schedule.paused != paused {
+        api.services.catalog.pause_schedule(&schedule, paused).await?;
     }
+    show_schedule(api, access, name).await
 }

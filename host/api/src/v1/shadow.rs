@@ -12,6 +12,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path};
+use super::find_group;
 use carillon_catalog::{Group, Shadow};
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::Outcome;
@@ -172,21 +173,19 @@ impl From<&Difference> for DifferenceView {
     }
 }
 
-impl ApiState {
-    fn shadow_view(&self, group: &Group) -> Result<Json<ShadowView>, Problem> {
-        let Some(shadow) = &group.rollout.shadow else { return Err(no_shadow(&group.name)) };
-        let tally = self.rollouts.shadows.tally(group);
-        let Shadow { version, percent, since, by } = shadow.clone();
-        Ok(Json(ShadowView {
-            version,
-            percent,
-            since: since.to_string(),
-            by,
-            tally: (&tally).into(),
-            dropped: tally.dropped,
-            shadow_fuel: tally.shadow_fuel,
-        }))
-    }
+fn shadow_view(api: &ApiState, group: &Group) -> Result<Json<ShadowView>, Problem> {
+    let Some(shadow) = &group.rollout.shadow else { return Err(no_shadow(&group.name)) };
+    let tally = api.rollouts.shadows.tally(group);
+    let Shadow { version, percent, since, by } = shadow.clone();
+    Ok(Json(ShadowView {
+        version,
+        percent,
+        since: since.to_string(),
+        by,
+        tally: (&tally).into(),
+        dropped: tally.dropped,
+        shadow_fuel: tally.shadow_fuel,
+    }))
 }
 
 fn no_shadow(group: &str) -> Problem {
@@ -202,10 +201,10 @@ pub(in super::super) async fn put(
     Path(name): Path<String>,
     Body(doc): Body<ShadowDoc>,
 ) -> Result<Json<ShadowView>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let percent = doc.percent.unwrap_or(100);
     let group = api.services.catalog.set_shadow(&group, doc.version, percent, &access.author(None)?).await?;
-    api.shadow_view(&group)
+    shadow_view(&api, &group)
 }
 
 /// Shows a group's shadow and its results.
@@ -216,7 +215,7 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ShadowView>, Problem> {
-    api.shadow_view(&*api.group(&access, &name)?)
+    shadow_view(&api, &*find_group(&api, &access, &name)?)
 }
 
 /// Ends a group's shadow.
@@ -227,6 +226,6 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     if api.services.catalog.clear_shadow(&group).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_shadow(&name)) }
 }

@@ -14,6 +14,7 @@ use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
+use super::find_group;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::TransportError;
@@ -144,7 +145,7 @@ pub(in super::super) async fn simulate(
     Path(name): Path<String>,
     Body(doc): Body<SimulateDoc>,
 ) -> Result<Json<SimulationView>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let wall = api.services.clock.now();
     let now = match &doc.now {
         None => wall,
@@ -152,7 +153,7 @@ pub(in super::super) async fn simulate(
     };
     let answers = answers(&doc)?;
     let group = match &doc.policy {
-        Some(policy) => api.candidate(&group, policy).await?,
+        Some(policy) => candidate_of(&api, &group, policy).await?,
         None => group,
     };
     let mut job = api
@@ -161,7 +162,7 @@ pub(in super::super) async fn simulate(
         .await
         .map_err(|error| error.inside("/job"))?;
     job.seed = doc.seed.unwrap_or(job.seed);
-    let plan = api.plan(&group, &job).await?;
+    let plan = plan_of(&api, &group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));
     let forecast = client.unless_gone(api.executor.simulate(&group, &plan, leased, answers)).await?;
     let (request, error) = match forecast.request {
@@ -179,22 +180,20 @@ pub(in super::super) async fn simulate(
     Ok(Json(SimulationView { request, error, attempts: attempts.collect(), plugins: forecast.uses, seed }))
 }
 
-impl ApiState {
-    /// Returns the group under another policy of its own.
-    async fn candidate(&self, group: &Group, policy: &Value) -> Result<Arc<Group>, Problem> {
-        if !policy.is_object() {
-            return Err(Problem::malformed(Some("/policy".to_owned()), "`policy` must be a JSON object"));
-        }
-        let own = self.services.catalog.with_part(group, policy);
-        let effective = self.services.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
-        let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
-        Ok(Arc::new(group.with_effective(own, effective)))
+/// Returns the group under another policy of its own.
+async fn candidate_of(api: &ApiState, group: &Group, policy: &Value) -> Result<Arc<Group>, Problem> {
+    if !policy.is_object() {
+        return Err(Problem::malformed(Some("/policy".to_owned()), "`policy` must be a JSON object"));
     }
+    let own = api.services.catalog.with_part(group, policy);
+    let effective = api.services.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
+    let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
+    Ok(Arc::new(group.with_effective(own, effective)))
+}
 
-    async fn plan(&self, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
-        let plan = self.services.catalog.plan(group, job.spec.policy.as_ref()).await;
-        Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
-    }
+async fn plan_of(api: &ApiState, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
+    let plan = api.services.catalog.plan(group, job.spec.policy.as_ref()).await;
+    Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
 }
 
 fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {

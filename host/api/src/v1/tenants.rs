@@ -63,16 +63,14 @@ pub struct ChangedTenantView {
     changes: Changes,
 }
 
-impl ApiState {
-    fn tenant_view(&self, tenant: &Tenant) -> TenantView {
-        TenantView {
-            usage: self.services.catalog.usage(tenant.id),
-            name: tenant.name.clone(),
-            defaults: tenant.defaults.clone(),
-            quota: tenant.quota.doc.clone(),
-            plugin_signers: tenant.signers.docs(),
-            created_at: tenant.created_at.to_string(),
-        }
+fn tenant_view(api: &ApiState, tenant: &Tenant) -> TenantView {
+    TenantView {
+        usage: api.services.catalog.usage(tenant.id),
+        name: tenant.name.clone(),
+        defaults: tenant.defaults.clone(),
+        quota: tenant.quota.doc.clone(),
+        plugin_signers: tenant.signers.docs(),
+        created_at: tenant.created_at.to_string(),
     }
 }
 
@@ -94,7 +92,7 @@ pub(in super::super) async fn put(
     let put = api.services.catalog.replace_tenant(&name, doc).await?;
     api.services.notifier.notify_local();
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
+    Ok((status, Json(ChangedTenantView { tenant: tenant_view(&api, &put.tenant), changes: put.changes })))
 }
 
 /// Changes some settings of a tenant. Members that the document does not name stay; null removes one.
@@ -108,7 +106,7 @@ pub(in super::super) async fn patch(
     api.services.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
     let put = api.services.catalog.patch_tenant(&name, &patch).await?;
     api.services.notifier.notify_local();
-    Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
+    Ok(Json(ChangedTenantView { tenant: tenant_view(&api, &put.tenant), changes: put.changes }))
 }
 
 /// Removes a tenant with its keys, tokens and plugins. The response is 409 while it has groups.
@@ -129,7 +127,7 @@ pub(in super::super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<TenantView>, Problem> {
     let tenant = api.services.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
-    Ok(Json(api.tenant_view(&tenant)))
+    Ok(Json(tenant_view(&api, &tenant)))
 }
 
 /// Lists the tenants by name.
@@ -139,7 +137,7 @@ pub(in super::super) async fn list(
     State(api): State<Arc<ApiState>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TenantView>>, Problem> {
-    let tenants = api.services.catalog.tenants().iter().map(|tenant| api.tenant_view(tenant)).collect();
+    let tenants = api.services.catalog.tenants().iter().map(|tenant| tenant_view(&api, tenant)).collect();
     Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
 }
 

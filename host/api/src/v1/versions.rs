@@ -12,8 +12,9 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
-use super::views::{ArmView, CanaryView, ChangedGroupView, UseDoc};
-use super::{Page, Paging};
+use super::group_view::changed_group;
+use super::views::{ArmView, ChangedGroupView, UseDoc};
+use super::{Page, Paging, find_group};
 use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Initiator, Move, Written};
 use carillon_core::clock::UnixMs;
 use carillon_core::json::unique::UniqueValue;
@@ -184,7 +185,7 @@ pub(in super::super) async fn list(
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<VersionView>>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let views = api.services.catalog.bindings(&group).iter().map(|binding| VersionView::of(&group, binding)).collect();
     Ok(Json(Page::of_numbered(views, &paging, |view| view.version)?))
 }
@@ -197,7 +198,7 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Json<VersionView>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let binding = version.parse().ok().and_then(|number| api.services.catalog.binding(&group, number));
     let binding = binding.ok_or_else(|| Problem::unknown("version", &version))?;
     Ok(Json(VersionView::of(&group, &binding)))
@@ -244,7 +245,7 @@ pub(in super::super) async fn create(
     Query(proposal): Query<Proposal>,
     Body(UniqueValue(mut doc)): Body<UniqueValue>,
 ) -> Result<(StatusCode, Json<ProposedView>), Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let why = match doc.as_object_mut().and_then(|fields| fields.remove("why")) {
         None | Some(Value::Null) => None,
         Some(Value::String(why)) => Some(why),
@@ -269,14 +270,14 @@ pub(in super::super) async fn promote(
     Path(name): Path<String>,
     Body(doc): Body<PromoteDoc>,
 ) -> Result<Json<ChangedGroupView>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let author = access.author(doc.why.clone())?;
     let moved = match canary(&doc, &author)? {
         Some(canary) => api.services.catalog.begin_canary(&group, canary).await?,
         None => api.services.catalog.promote(&group, doc.version, &author).await?,
     };
-    api.moved(&moved);
-    Ok(Json(api.changed_group(&group, &moved)))
+    announce_move(&api, &moved);
+    Ok(Json(changed_group(&api, &group, &moved)))
 }
 
 /// Returns the canary that a document requests; none if all jobs are to follow the version.
@@ -319,7 +320,7 @@ pub(in super::super) async fn rollback(
     Path(name): Path<String>,
     OptionalBody(doc): OptionalBody<RollbackDoc>,
 ) -> Result<Json<ChangedGroupView>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let author = access.author(doc.why)?;
     let taken = group.rollout.canary.as_ref().map_or(group.rollout.active.number, |canary| canary.version);
     if doc.version.is_some_and(|version| version != taken) {
@@ -329,8 +330,8 @@ pub(in super::super) async fn rollback(
         Some(canary) => api.services.catalog.end_canary(&group, canary, &author, Initiator::Operator).await?,
         None => api.services.catalog.roll_back(&group, &author, Initiator::Operator).await?,
     };
-    api.moved(&moved);
-    Ok(Json(api.changed_group(&group, &moved)))
+    announce_move(&api, &moved);
+    Ok(Json(changed_group(&api, &group, &moved)))
 }
 
 /// Lists the last 100 changes of the version in force, newest first, with their authors and reasons.
@@ -342,7 +343,7 @@ pub(in super::super) async fn history(
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<MoveView>>, Problem> {
-    let group = api.group(&access, &name)?;
+    let group = find_group(&api, &access, &name)?;
     let rollout = &group.rollout;
     let mut moves: Vec<_> =
         rollout.history.iter().zip(rollout.forgotten..).map(|(it, n)| (n, MoveView::from(it))).collect();
@@ -351,25 +352,8 @@ pub(in super::super) async fn history(
     Ok(Json(Page { items: page.items.into_iter().map(|(_, it)| it).collect(), next_cursor: page.next_cursor }))
 }
 
-impl ApiState {
-    /// What follows when another version of a group's policy is in force.
-    pub(super) fn moved(&self, group: &Group) {
-        self.rollouts.publish(group);
-        self.services.notifier.notify_local();
-    }
-
-    pub(super) fn canary_view(&self, group: &Group) -> Option<CanaryView> {
-        let canary = group.rollout.canary.as_ref()?;
-        let arms = self.rollouts.arms(group);
-        Some(CanaryView {
-            version: canary.version,
-            percent: canary.percent,
-            since: canary.since.to_string(),
-            max_faults: canary.max_faults,
-            max_differences: canary.max_differences,
-            min_attempts: canary.min_attempts,
-            canary: arms.canary.into(),
-            active: arms.active.into(),
-        })
-    }
+/// What follows when another version of a group's policy is in force.
+pub(super) fn announce_move(api: &ApiState, group: &Group) {
+    api.rollouts.publish(group);
+    api.services.notifier.notify_local();
 }

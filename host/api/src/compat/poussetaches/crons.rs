@@ -12,7 +12,7 @@ use super::super::Call;
 use super::super::refusal::Refusal;
 use super::{Asked, SCHEDULE, robfig};
 use crate::error::Problem;
-use crate::v1::schedules::MAX_CATCH_UP;
+use crate::v1::schedules::{MAX_CATCH_UP, put_schedule};
 use carillon_catalog::{Schedule, ScheduleSpec};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, Overlap};
@@ -55,7 +55,7 @@ impl Call {
         // The first run is the first of the cron's times after the delay.
         let first = timetable.after(delayed).next().ok_or_else(|| bad("it never matches".to_owned()))?;
         spec.start = Some(first);
-        match self.api.put_schedule(&self.access, &id, spec, None).await {
+        match put_schedule(&self.api, &self.access, &id, spec, None).await {
             // Somebody else has just made the same one.
             Err(problem) if problem.status() == StatusCode::CONFLICT => return Ok(id),
             put => put?,

@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     engine(config, &mut checks);
     delivery(config, &mut checks);
     policy(config, &mut checks);
+    limits(config, &mut checks);
     events(config, &mut checks);
     retention(config, &mut checks);
     groups(config, &mut checks);
@@ -36,6 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
 }
 
 fn server(config: &Config, checks: &mut Checks) {
+    public_url(config, checks);
     let server = &config.server;
     checks.size("server.body_limit", server.body_limit, 1024);
     checks.between("server.batch_limit", server.batch_limit, 1, MANY);
@@ -46,6 +48,14 @@ fn server(config: &Config, checks: &mut Checks) {
     checks.between("server.concurrent_requests", server.concurrent_requests, 1, MANY);
     checks.period("server.drain_timeout", server.drain_timeout, Duration::ZERO);
     checks.period("server.drain_notice", server.drain_notice, Duration::ZERO);
+}
+
+fn public_url(config: &Config, checks: &mut Checks) {
+    if let Some(url) = &config.server.public_url {
+        let good = ["http", "https"].contains(&url.scheme()) && url.has_host() && url.username().is_empty();
+        let message = "a public URL has the scheme `http` or `https` and no user, such as https://carillon.example";
+        checks.require(good, "server.public_url", message);
+    }
 }
 
 fn secrets(config: &Config, checks: &mut Checks) {
@@ -86,7 +96,10 @@ fn secrets(config: &Config, checks: &mut Checks) {
 /// Returns an address that other machines can reach.
 fn foreign(config: &Config) -> Option<SocketAddr> {
     let mounts = config.compat.mounts().into_iter().filter_map(|mount| mount.listen);
-    mounts.chain([config.server.listen]).find(|listen| !listen.ip().to_canonical().is_loopback())
+    mounts
+        .chain(config.metrics.listen)
+        .chain([config.server.listen])
+        .find(|listen| !listen.ip().to_canonical().is_loopback())
 }
 
 fn engine(config: &Config, checks: &mut Checks) {
@@ -143,6 +156,11 @@ fn policy(config: &Config, checks: &mut Checks) {
     checks.between("policy.large.table_elements", policy.large.table_elements, 1, MANY);
     checks.between("policy.large.fuel", policy.large.fuel, 1000, u64::MAX);
     checks.period("policy.large.deadline", policy.large.deadline, MILLISECOND);
+}
+
+fn limits(config: &Config, checks: &mut Checks) {
+    checks.period("limits.retry_floor", config.limits.retry_floor, Duration::ZERO);
+    checks.between("limits.attempts", config.limits.attempts, 1, u32::MAX);
 }
 
 fn events(config: &Config, checks: &mut Checks) {
@@ -205,6 +223,15 @@ mod tests {
     }
 
     #[test]
+    fn metrics_without_authentication_need_a_loopback_address() {
+        let no_auth = ("CARILLON_AUTH__ENABLED", "false");
+        let said = refusal(&[no_auth, ("CARILLON_METRICS__LISTEN", "0.0.0.0:9090")]);
+        assert!(said.contains("auth.enabled: without authentication only a loopback address"), "{said}");
+        assert_eq!(refusal(&[no_auth, ("CARILLON_METRICS__LISTEN", "127.0.0.1:9090")]), "");
+        assert_eq!(refusal(&[("CARILLON_METRICS__LISTEN", "0.0.0.0:9090")]), "");
+    }
+
+    #[test]
     fn what_is_out_of_range_is_named_with_the_range() {
         for (name, value, expected) in [
             (
@@ -234,6 +261,10 @@ mod tests {
                 "0s",
                 "delivery.breaker_pause: 0s is out of range: it must be from 1ms",
             ),
+            ("CARILLON_SERVER__PUBLIC_URL", "ftp://a/", "server.public_url: a public URL has the scheme `http`"),
+            ("CARILLON_LIMITS__ATTEMPTS", "0", "limits.attempts: 0 is out of range: it must be from 1 to"),
+            ("CARILLON_EGRESS__PORTS", "0", "egress.ports: `0` is not a port or a range of ports"),
+            ("CARILLON_METRICS__LISTEN", "127.0.0.1:7070", "metrics.listen: 127.0.0.1:7070 is server.listen already"),
             ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: the token must have at least 16"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: the master key must have 64"),
             ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL must be sqlite:PATH or postgres://…"),

@@ -85,6 +85,7 @@ pub(super) fn check(config: &Config, checks: &mut Checks) {
     let listens = mounts.iter().map(|mount| mount.listen.filter(|_| mount.enabled));
     let mut listens: Vec<_> = std::iter::once(("server.listen", Some(config.server.listen)))
         .chain(keys.iter().map(|(_, key)| *key).zip(listens))
+        .chain([("metrics.listen", config.metrics.listen)])
         .collect();
     // Port 0 stands for another port each time.
     listens.retain(|(_, listen)| listen.is_some_and(|listen| listen.port() != 0));

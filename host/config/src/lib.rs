@@ -6,7 +6,9 @@
 mod check;
 mod checks;
 mod compat;
+mod egress;
 mod keys;
+mod limits;
 mod load;
 mod values;
 
@@ -16,15 +18,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
 pub use compat::{Compat, Mount, Poussetaches};
+pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
+pub use limits::{Limits, MetricsConfig};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
-pub use values::{Period, Size, parse_address};
+pub use values::{Period, PortRange, Size, parse_address};
 
 /// Defaults and their documentation.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -49,8 +52,12 @@ pub struct Config {
     pub egress: Egress,
     /// Limits of policies.
     pub policy: Policy,
+    /// Bounds of what a tenant may ask for.
+    pub limits: Limits,
     /// Bounds of the kept events.
     pub events: Events,
+    /// Place of the metrics.
+    pub metrics: MetricsConfig,
     /// Retention of ended jobs.
     pub retention: Retention,
     /// APIs of other schedulers.
@@ -81,6 +88,11 @@ pub struct Server {
     /// Address and port on which the API is served.
     #[serde(deserialize_with = "values::address")]
     pub listen: SocketAddr,
+    /// URL under which clients reach the server, if it is not `listen`.
+    #[serde(deserialize_with = "values::read_unless_empty")]
+    pub public_url: Option<Url>,
+    /// Whether the OpenAPI document is served.
+    pub openapi: bool,
     /// Name of the node; None for its host's name.
     #[serde(deserialize_with = "values::unless_empty")]
     pub name: Option<String>,
@@ -252,18 +264,6 @@ pub struct Delivery {
     pub breaker_pause: Period,
     /// Longest duration of an open circuit breaker.
     pub breaker_longest_pause: Period,
-}
-
-/// `[egress]`: allowed and refused networks.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Egress {
-    /// Special-purpose networks that are allowed nevertheless.
-    #[serde(deserialize_with = "values::networks")]
-    pub allow: Vec<IpNet>,
-    /// Networks that are always refused.
-    #[serde(deserialize_with = "values::networks")]
-    pub deny: Vec<IpNet>,
 }
 
 /// `[policy]`: limits of policies.

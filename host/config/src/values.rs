@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -169,7 +170,75 @@ pub(super) fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     })
 }
 
-/// Reads a list of strings, or one string with commas between them, and parses each with `read`.
+/// One port, or a range of them: `443`, `8000-8999`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange(RangeInclusive<u16>);
+
+impl PortRange {
+    /// Returns whether the range contains `port`.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.contains(&port)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = port(first).zip(port(last)).filter(|(first, last)| first <= last);
+        range
+            .map(|(first, last)| Self(first..=last))
+            .ok_or_else(|| format!("`{text}` is not a port or a range of ports, such as 443 or 8000-8999"))
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.clone().into_inner() {
+            (first, last) if first == last => first.fmt(f),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+/// Reads a list of ports and ranges of ports, as strings or numbers; or one number, or one string with commas between them.
+pub(super) fn port_ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PortRange>, D::Error> {
+    list(deserializer, "a list of ports and ranges of ports, such as [\"443\", \"8000-8999\"]", str::parse)
+}
+
+/// Item of a list: a string, or a whole number, which an item of a list such as `egress.ports` may be.
+struct Item(String);
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl Visitor<'_> for Words {
+            type Value = Item;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
+                Ok(Item(text.to_owned()))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Item, E> {
+                Ok(Item(number.to_string()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Item, E> {
+                Ok(Item(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
+/// Reads a list of items, or one string with commas between them, and parses each with `read`.
 fn list<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
@@ -188,9 +257,18 @@ fn list<'de, D: Deserializer<'de>, T>(
             parts.map(|part| (self.1)(part).map_err(E::custom)).collect()
         }
 
+        // A variable of the environment that holds one number is read as a number.
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            self.visit_str(&number.to_string())
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            self.visit_str(&number.to_string())
+        }
+
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let mut values = Vec::new();
-            while let Some(text) = list.next_element::<String>()? {
+            while let Some(text) = list.next_element::<Item>()?.map(|item| item.0) {
                 values.push((self.1)(&text).map_err(de::Error::custom)?);
             }
             Ok(values)
@@ -292,5 +370,17 @@ mod tests {
         assert_eq!("0s".parse(), Ok(Period(Duration::ZERO)));
         assert!("5".parse::<Period>().unwrap_err().contains("with its unit"));
         assert!("5M".parse::<Period>().unwrap_err().contains("months and years"));
+    }
+
+    #[test]
+    fn port_ranges_are_read_and_printed() {
+        for (text, inside, outside) in [("443", 443, 444), ("8000-8999", 8500, 9000), ("8000 - 8999", 8999, 7999)] {
+            let range: PortRange = text.parse().unwrap();
+            assert!(range.contains(inside) && !range.contains(outside), "{text}");
+            assert_eq!(range.to_string().parse(), Ok(range), "{text}");
+        }
+        for text in ["", "0", "x", "443-", "-443", "9-8", "65536", "1-2-3", "0-10"] {
+            assert!(text.parse::<PortRange>().unwrap_err().contains("such as 443 or 8000-8999"), "{text}");
+        }
     }
 }

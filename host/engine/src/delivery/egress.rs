@@ -1,7 +1,8 @@
 //! Egress guard: decides to which addresses requests may go. Addresses are checked after name resolution, one by one, so that a name cannot
 //! hide one.
 //!
-//! The list of special networks is that of the IANA registries for IPv4 and IPv6 (RFC 6890 and its updates).
+//! The list of special networks is that of the IANA registries for IPv4 and IPv6 (RFC 6890 and its updates). Addresses of metadata services that
+//! lie outside of those networks are listed here.
 //!
 //! Invariant: `egress.deny`, `egress.allow` and that list see an address and every IPv4 address that it carries ([`carried`]).
 
@@ -29,6 +30,15 @@ const SPECIAL_V4: [(Ipv4Addr, u8, &str); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
 ];
 
+/// Addresses of the public internet at which platforms serve metadata and credentials to their own machines. The services of AWS, Google, Alibaba,
+/// Oracle, Tencent, IBM, DigitalOcean, Hetzner, Scaleway and Akamai have special addresses, which are refused as such.
+const METADATA_V4: [(Ipv4Addr, &str); 2] = [
+    // Azure: https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
+    (Ipv4Addr::new(168, 63, 129, 16), "metadata of Azure"),
+    // Equinix Metal, metadata.platformequinix.com: https://deploy.equinix.com/developers/docs/metal/server-metadata/metadata
+    (Ipv4Addr::new(192, 80, 8, 124), "metadata of Equinix Metal"),
+];
+
 /// The IPv6 networks of the public internet, and what is special within them.
 const PUBLIC_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 const SPECIAL_V6: [(Ipv6Addr, u8, &str); 3] = [
@@ -42,7 +52,7 @@ const SPECIAL_V6: [(Ipv6Addr, u8, &str); 3] = [
 pub enum Reason {
     /// The operator denies its network.
     Denied,
-    /// It is not an address of the public internet.
+    /// It is not an address of the public internet, or one of a metadata service.
     Special(&'static str),
 }
 
@@ -197,6 +207,9 @@ fn special(address: IpAddr) -> Option<&'static str> {
 }
 
 fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
+    if let Some((_, kind)) = METADATA_V4.iter().find(|(known, _)| *known == address) {
+        return Some(kind);
+    }
     let within = |(net, len, _): &&(Ipv4Addr, u8, &str)| Ipv4Net::new_assert(*net, *len).contains(&address);
     SPECIAL_V4.iter().find(within).map(|(_, _, kind)| *kind)
 }
@@ -276,6 +289,52 @@ mod tests {
         assert!(allowed(&guard, "127.0.0.1") && allowed(&guard, "::ffff:127.0.0.1") && allowed(&guard, "10.0.0.1"));
         assert!(!allowed(&guard, "10.9.0.1"), "deny goes first");
         assert!(!allowed(&guard, "1.1.1.1") && !allowed(&guard, "192.168.0.1"));
+    }
+
+    #[test]
+    fn metadata_service_is_refused_unless_its_network_is_allowed() {
+        for address in [
+            // AWS: instances, containers, pods.
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.170.23",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            // Google over IPv6, Azure, Alibaba, Oracle Classic, Tencent, Equinix Metal, Scaleway, Akamai.
+            "fd20:ce::254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "169.254.0.23",
+            "100.88.222.5",
+            "192.80.8.124",
+            "169.254.42.42",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+        ] {
+            let known: IpAddr = address.parse().unwrap();
+            let in_forms = match known {
+                IpAddr::V4(v4) => forms(v4),
+                IpAddr::V6(_) => vec![known],
+            };
+            for form in in_forms {
+                let refused = Guard::default().check(form).unwrap_err();
+                assert!(matches!(refused.reason, Reason::Special(_)), "{form}");
+            }
+            assert!(allowed(&guard(vec![known.into()], Vec::new()), address), "{address}");
+        }
+        assert!(allowed(&Guard::default(), "168.63.129.17"), "its neighbours are like any other address");
+    }
+
+    #[test]
+    fn ports_outside_of_the_list_are_refused() {
+        let ports = vec!["443".parse().unwrap(), "8000-8999".parse().unwrap()];
+        let guard = Guard::new(&Egress { allow: Vec::new(), deny: Vec::new(), ports });
+        assert!([443, 8000, 8999].into_iter().all(|port| guard.check_port(port).is_ok()));
+        for port in [0, 22, 80, 444, 7999, 9000] {
+            assert_eq!(guard.check_port(port), Err(RefusedPort(port)));
+            assert_eq!(Guard::default().check_port(port), Ok(()), "without a list all are allowed");
+        }
     }
 
     /// Returns an IPv4 address in every form that carries it, the certain forms first.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Receiver, Setup, TestHost};
+use crate::support::{Answer, Receiver, Setup, TestHost};
 
 /// The only attempt of a job for `url`, under a policy that gives up after one.
 async fn attempt(host: &TestHost, url: &str) -> Value {
@@ -29,10 +29,9 @@ async fn loopback_is_refused_unless_it_is_allowed() {
     ] {
         let attempt = attempt(&host, &url).await;
         assert_eq!(attempt["error"]["code"], "send.refused-address", "{url}: {attempt}");
-        assert!(
-            attempt["error"]["message"].as_str().unwrap().contains("egress.allow"),
-            "it says what to do: {attempt}"
-        );
+        let message = attempt["error"]["message"].as_str().unwrap();
+        let (named, told) = (url.contains("localhost"), message.contains("egress.allow"));
+        assert_eq!(told, !named, "it says what to do, unless that would tell what a name means: {attempt}");
     }
     assert_eq!(receiver.count("/"), 0);
 }
@@ -40,8 +39,16 @@ async fn loopback_is_refused_unless_it_is_allowed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn private_networks_and_metadata_services_are_refused() {
     let host = Setup::new().set("egress.allow", "").start().await;
-    for address in ["10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "[fe80::1]", "[fd00::1]"]
-    {
+    for address in [
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "168.63.129.16",
+        "[fe80::1]",
+        "[fd00::1]",
+    ] {
         let attempt = attempt(&host, &format!("http://{address}/")).await;
         assert_eq!(attempt["error"]["code"], "send.refused-address", "{address}: {attempt}");
     }
@@ -65,4 +72,65 @@ async fn an_allowed_network_is_reached_by_address_and_by_name() {
         host.api.until_state(&id, "succeeded").await;
     }
     assert_eq!((receiver.count("/address"), receiver.count("/name")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusal_of_a_name_does_not_tell_where_the_name_leads() {
+    for setup in [Setup::new().set("egress.allow", ""), Setup::new().set("egress.deny", "127.0.0.0/8,::1/128")] {
+        let host = setup.start().await;
+        let refused = attempt(&host, "http://localhost:9/").await;
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert_eq!(refused["error"]["code"], "send.refused-address", "{refused}");
+        assert!(message.contains("`localhost`"), "it has the name that was given: {message}");
+        for hint in ["127.0.0.1", "::1", "loopback", "egress."] {
+            assert!(!refused.to_string().contains(hint), "{hint}: {refused}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denied_address_is_refused_in_every_form_and_by_name() {
+    let host = Setup::new().set("egress.deny", "127.0.0.0/8").start().await;
+    for target in ["127.0.0.1", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::1]", "[64:ff9b:1::7f00:1]"] {
+        let refused = attempt(&host, &format!("http://{target}:9/")).await;
+        assert_eq!(refused["error"]["code"], "send.refused-address", "{target}: {refused}");
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(!message.contains("egress.allow"), "allowing it changes nothing: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_that_are_not_allowed_are_refused_also_for_redirects() {
+    let (open, closed) = (Receiver::start().await, Receiver::start().await);
+    let host = Setup::new().set("egress.ports", &open.port.to_string()).start().await;
+    open.on("/away", [Answer::status(302).header("location", closed.url("/inside"))]);
+    host.api.put_group("g", json!({"limits": {"redirects": 1}})).await;
+    let id = host.api.job_id("g", json!({"url": open.url("/a")})).await;
+    host.api.until_state(&id, "succeeded").await;
+    for url in [closed.url("/inside"), closed.url("/inside").replace("127.0.0.1", "localhost")] {
+        let refused = attempt(&host, &url).await;
+        assert_eq!(refused["error"]["code"], "send.refused-address", "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains("egress.ports"), "{refused}");
+    }
+    host.api.put_group("g", json!({"limits": {"redirects": 1}, "retry": {"config": {"max_attempts": 1}}})).await;
+    let id = host.api.job_id("g", json!({"url": open.url("/away")})).await;
+    host.api.until_state(&id, "dead").await;
+    assert_eq!(host.api.attempts(&id).await[0]["error"]["code"], "send.refused-address");
+    assert_eq!(closed.count("/inside"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simulate_tells_that_a_target_would_be_refused() {
+    let host = Setup::new().set("egress.allow", "").set("egress.ports", "80,443").start().await;
+    host.api.put_group("g", json!({})).await;
+    let foretold = async |url: &str| {
+        let trial = json!({"job": {"url": url}});
+        host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200)["refused"].clone()
+    };
+    for url in ["http://127.0.0.1/", "http://[::ffff:10.0.0.1]/", "http://168.63.129.16/", "http://example.com:22/"] {
+        assert_eq!(foretold(url).await["code"], "send.refused-address", "{url}");
+    }
+    for url in ["http://8.8.8.8/", "https://example.com/", "http://localhost/"] {
+        assert_eq!(foretold(url).await, Value::Null, "{url}: not known without a connection");
+    }
 }

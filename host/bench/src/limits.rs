@@ -22,7 +22,7 @@ use url::Url;
 use super::sink::{RUN_AT_HEADER, Sink};
 use super::timed::timed;
 use super::{Bench, Row, all};
-use carillon_config::{Config, Sources};
+use carillon_config::{Config, Egress, Sources};
 use carillon_core::clock::{Clock as _, Stopwatch, SystemClock};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_engine::delivery::egress::Guard;
@@ -168,8 +168,9 @@ impl Bench {
 
 /// Makes the deliveries' HTTP client with default settings, except that it may reach the sink.
 fn sender() -> anyhow::Result<Sender> {
-    let everywhere = Guard::new(vec![IpNet::from(IpAddr::from([127, 0, 0, 1]))], Vec::new());
-    Sender::new(&Config::load(Sources::default())?.delivery, everywhere, FileShares::of_process())
+    let config = Config::load(Sources::default())?;
+    let egress = Egress { allow: vec![IpNet::from(IpAddr::from([127, 0, 0, 1]))], ..config.egress };
+    Sender::new(&config.delivery, Guard::new(&egress), FileShares::of_process())
 }
 
 fn request(url: &Url, headers: HeaderMap, body: &Bytes) -> Outgoing {

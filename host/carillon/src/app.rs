@@ -138,8 +138,7 @@ impl App {
         let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
         declare::configured(&config, &catalog).await?;
         declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
-        let guard = Guard::new(config.egress.allow.clone(), config.egress.deny.clone());
-        let sender = Sender::new(&config.delivery, guard, files)?;
+        let sender = Sender::new(&config.delivery, Guard::new(&config.egress), files)?;
         let telemetry = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;

@@ -128,6 +128,9 @@ fn show(session: &Session, outcome: &Value) -> anyhow::Result<()> {
     } else {
         session.out.line("nothing would be sent")?;
     }
+    if let Some(why) = outcome["refused"]["message"].as_str() {
+        session.out.line(&format!("the request would be refused: {}", visible(why)))?;
+    }
     let attempts: Vec<_> = outcome["attempts"].as_array().into_iter().flatten().map(attempt_row).collect();
     if !attempts.is_empty() {
         session.out.line("")?;

@@ -83,6 +83,10 @@ pub struct SimulationView {
     request: Option<RequestView>,
     /// Error if the request cannot be made.
     error: Option<AttemptError>,
+    /// Error of the first attempt, if its target would be refused, as far as that is known without a connection: by its port, or by the address in
+    /// its URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<AttemptError>,
     /// Calls of the policies that made it.
     plugins: Vec<PluginUse>,
     /// Simulated attempts.
@@ -177,7 +181,8 @@ pub(in super::super) async fn simulate(
         before = at;
         foretold
     });
-    Ok(Json(SimulationView { request, error, attempts: attempts.collect(), plugins: forecast.uses, seed }))
+    let (attempts, refused, plugins) = (attempts.collect(), forecast.refusal, forecast.uses);
+    Ok(Json(SimulationView { request, error, refused, attempts, plugins, seed }))
 }
 
 /// Returns the group under another policy of its own.

@@ -1,5 +1,5 @@
-//! Egress guard: decides to which addresses requests may go. Addresses are checked after name resolution, one by one, so that a name cannot
-//! hide one.
+//! Egress guard: decides to which addresses and ports requests may go. Addresses are checked after name resolution, one by one, so that a name
+//! cannot hide one.
 //!
 //! The list of special networks is that of the IANA registries for IPv4 and IPv6 (RFC 6890 and its updates). Addresses of metadata services that
 //! lie outside of those networks are listed here.
@@ -10,6 +10,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use carillon_config::{Egress, PortRange};
 
 /// IPv4 networks that are not the public internet.
 const SPECIAL_V4: [(Ipv4Addr, u8, &str); 15] = [
@@ -56,7 +58,19 @@ pub enum Reason {
     Special(&'static str),
 }
 
+/// A port that requests may not go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedPort(pub u16);
+
+impl fmt::Display for RefusedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {} is refused: it is not among those that the operator allows with `egress.ports`", self.0)
+    }
+}
+
 /// An address that requests may not go to.
+///
+/// Its text names the address: it is for the operator, and for the client that wrote the address itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The address.
@@ -89,14 +103,27 @@ impl std::error::Error for Refused {}
 pub struct Guard {
     allow: Vec<IpNet>,
     deny: Vec<IpNet>,
+    /// All ports are allowed if it is empty.
+    ports: Vec<PortRange>,
 }
 
 impl Guard {
     /// Creates a guard. `deny` goes before `allow`, and `allow` before the list of special networks.
     #[must_use]
-    pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Self {
-        let canonical = |nets: Vec<IpNet>| nets.into_iter().map(canonical_net).collect();
-        Self { allow: canonical(allow), deny: canonical(deny) }
+    pub fn new(egress: &Egress) -> Self {
+        let canonical = |nets: &[IpNet]| nets.iter().copied().map(canonical_net).collect();
+        Self { allow: canonical(&egress.allow), deny: canonical(&egress.deny), ports: egress.ports.clone() }
+    }
+
+    /// Checks whether a request may go to `port`.
+    ///
+    /// # Errors
+    /// Returns [`RefusedPort`] if it may not.
+    pub fn check_port(&self, port: u16) -> Result<(), RefusedPort> {
+        if self.ports.is_empty() || self.ports.iter().any(|range| range.contains(port)) {
+            return Ok(());
+        }
+        Err(RefusedPort(port))
     }
 
     /// Checks whether a request may go to `address`.
@@ -230,6 +257,10 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    fn guard(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Guard {
+        Guard::new(&Egress { allow, deny, ports: Vec::new() })
+    }
+
     fn allowed(guard: &Guard, address: &str) -> bool {
         guard.check(address.parse().unwrap()).is_ok()
     }
@@ -285,7 +316,7 @@ mod tests {
     #[test]
     fn the_operator_opens_and_closes_networks() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let guard = Guard::new(vec![net("127.0.0.0/8"), net("10.0.0.0/8")], vec![net("10.9.0.0/16"), net("1.0.0.0/8")]);
+        let guard = guard(vec![net("127.0.0.0/8"), net("10.0.0.0/8")], vec![net("10.9.0.0/16"), net("1.0.0.0/8")]);
         assert!(allowed(&guard, "127.0.0.1") && allowed(&guard, "::ffff:127.0.0.1") && allowed(&guard, "10.0.0.1"));
         assert!(!allowed(&guard, "10.9.0.1"), "deny goes first");
         assert!(!allowed(&guard, "1.1.1.1") && !allowed(&guard, "192.168.0.1"));
@@ -367,7 +398,7 @@ mod tests {
     fn denied_network_is_refused_in_every_form() {
         let everything = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
         for net in ["8.8.8.0/24", "::ffff:8.8.8.0/120"] {
-            let guard = Guard::new(everything.clone(), vec![net.parse().unwrap()]);
+            let guard = guard(everything.clone(), vec![net.parse().unwrap()]);
             for form in forms(Ipv4Addr::new(8, 8, 8, 8)) {
                 let refused = guard.check(form).unwrap_err();
                 assert_eq!(refused.reason, Reason::Denied, "{form}");
@@ -377,7 +408,7 @@ mod tests {
                 assert_eq!(guard.check(form), Ok(()), "{form}");
             }
         }
-        let guard = Guard::new(Vec::new(), vec!["64:ff9b::/96".parse().unwrap()]);
+        let guard = guard(Vec::new(), vec!["64:ff9b::/96".parse().unwrap()]);
         assert!(!allowed(&guard, "64:ff9b::808:808") && allowed(&guard, "8.8.8.8"), "one form alone can be denied");
     }
 
@@ -394,7 +425,7 @@ mod tests {
     #[test]
     fn allowed_network_is_open_in_the_forms_that_have_one_meaning() {
         for net in ["10.0.0.0/8", "::ffff:10.0.0.0/104"] {
-            let guard = Guard::new(vec![net.parse().unwrap()], Vec::new());
+            let guard = guard(vec![net.parse().unwrap()], Vec::new());
             for (at, form) in forms(Ipv4Addr::new(10, 0, 0, 1)).into_iter().enumerate() {
                 assert_eq!(guard.check(form).is_ok(), at < SURE, "{form}");
             }

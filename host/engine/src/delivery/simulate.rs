@@ -11,7 +11,7 @@ use crate::delivery::send::{Answer, Outgoing};
 use crate::delivery::settle;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{AttemptRecord, LeasedJob, Next, PluginUse, Settlement};
+use carillon_core::job::{AttemptError, AttemptRecord, LeasedJob, Next, PluginUse, Settlement};
 use carillon_policy::{Fault, Plan, Role};
 
 /// Largest number of simulated attempts.
@@ -21,6 +21,8 @@ pub const ATTEMPTS: usize = 1_001;
 pub struct Simulation {
     /// The first request, or the role and the fault for which it cannot be sent.
     pub request: Result<Outgoing, (Role, Fault)>,
+    /// Error of the first attempt, if its target would be refused, as far as that is known without a connection.
+    pub refusal: Option<AttemptError>,
     /// Plugins that were called for the request.
     pub uses: Vec<PluginUse>,
     /// The attempts: time, record and decision of each.
@@ -40,6 +42,7 @@ impl AttemptExecutor {
         let mut notes = AttemptRecorder::new(&leased, group, start);
         let request = self.prepared(&AttemptContext::simulated(group, &leased), plan, start, &mut notes).await;
         let uses = notes.uses();
+        let refusal = request.as_ref().ok().and_then(|request| self.refusal(request));
         let mut attempts = Vec::new();
         if request.is_ok() {
             for answer in answers.into_iter().take(ATTEMPTS) {
@@ -53,7 +56,7 @@ impl AttemptExecutor {
                 leased.job.run_at = run_at;
             }
         }
-        Simulation { request, uses, attempts }
+        Simulation { request, refusal, uses, attempts }
     }
 
     /// Simulates one attempt that takes no time and gets `answer`.

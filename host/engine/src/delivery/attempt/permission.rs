@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{AttemptExecutor, AttemptRecorder};
 use crate::delivery::receiver::{Asks, BreakerChange, Destination, Health, Pass, PauseRequest, Postponed, Reported};
+use crate::delivery::send::Outgoing;
 use crate::delivery::settle::{self, Postponement};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -40,6 +41,11 @@ impl AttemptExecutor {
     fn host_concurrency(&self, group: &Group) -> Option<u32> {
         let whole = group.effective.as_ref().ok()?.limits.host_concurrency?;
         Some(self.services.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
+    }
+
+    /// Returns the error of an attempt at `outgoing` that the egress guard would refuse, as far as that is known without a connection.
+    pub(crate) fn refusal(&self, outgoing: &Outgoing) -> Option<AttemptError> {
+        self.sender.refusal(outgoing)
     }
 
     /// Settles a job whose receiver does not take it now. Its attempt is not spent.

@@ -56,6 +56,7 @@ pub(super) struct Connector {
 impl Connector {
     /// Connects to the origin of `url`.
     pub(super) async fn connect(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Stream, Failure> {
+        self.check(url)?;
         let addresses = self.addresses(requester, url, deadline).await?;
         let port = url.port_or_known_default().unwrap_or_default();
         let (stopwatch, own) = (Stopwatch::start(), deadline_after(self.timeout));
@@ -72,11 +73,22 @@ impl Connector {
         agreed.map(Stream::tls).map_err(|error| Failure::of(TransportError::Tls, &error))
     }
 
-    /// Returns the addresses of the URL's host that the guard allows.
+    /// Checks the parts of a target that are known without a connection: the port, and the address if the URL contains one.
+    pub(super) fn check(&self, url: &Url) -> Result<(), Failure> {
+        self.guard.check_port(url.port_or_known_default().unwrap_or_default())?;
+        match url.host() {
+            Some(Host::Ipv4(address)) => Ok(self.guard.check(IpAddr::V4(address))?),
+            Some(Host::Ipv6(address)) => Ok(self.guard.check(IpAddr::V6(address))?),
+            Some(Host::Domain(_)) | None => Ok(()),
+        }
+    }
+
+    /// Returns the addresses of the URL's host that the guard allows. The URL has passed [`Self::check`].
     async fn addresses(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
         let name = match url.host() {
-            Some(Host::Ipv4(address)) => return Ok(vec![self.judged(IpAddr::V4(address))?]),
-            Some(Host::Ipv6(address)) => return Ok(vec![self.judged(IpAddr::V6(address))?]),
+            // The address is checked already.
+            Some(Host::Ipv4(address)) => return Ok(vec![IpAddr::V4(address)]),
+            Some(Host::Ipv6(address)) => return Ok(vec![IpAddr::V6(address)]),
             Some(Host::Domain(name)) => name,
             None => return Err(Failure::new(TransportError::Dns, "the URL has no host")),
         };
@@ -96,14 +108,13 @@ impl Connector {
         }
         allowed.truncate(MAX_ADDRESSES);
         match refused {
-            Some(refused) if allowed.is_empty() => Err(refused.into()),
+            Some(refused) if allowed.is_empty() => {
+                let Requester { tenant, group } = requester;
+                tracing::info!(tenant = tenant.0, group = group.0, name, %refused, "address of a name refused");
+                Err(Failure::refused_name(name))
+            }
             _ => Ok(allowed),
         }
-    }
-
-    fn judged(&self, address: IpAddr) -> Result<IpAddr, Failure> {
-        self.guard.check(address)?;
-        Ok(address)
     }
 
     /// Opens a socket to one of the addresses, or a tunnel to one through the proxy.
@@ -142,7 +153,11 @@ impl Connector {
         let head = proxy_head(&mut stream).await.map_err(|error| failed(&error))?;
         match head.split(' ').nth(1) {
             Some("200") => Ok(stream),
-            _ => Err(Failure::new(TransportError::Connect, format!("the proxy does not connect to {target}: {head}"))),
+            // The address is not part of the text: whoever may create jobs could look names up with it.
+            _ => Err(Failure::new(
+                TransportError::Connect,
+                format!("the proxy does not connect to the receiver: {head}"),
+            )),
         }
     }
 }
@@ -206,7 +221,8 @@ fn failure_of(address: SocketAddr, error: &io::Error) -> Failure {
     if !matches!(failure, Failure::Exhausted(Exhausted::Ports)) || is_reachable(address) {
         return failure;
     }
-    Failure::new(TransportError::Connect, format!("{address} cannot be reached from this server: {error}"))
+    tracing::debug!(%address, %error, "address not reachable from this server");
+    Failure::new(TransportError::Connect, format!("the receiver cannot be reached from this server: {error}"))
 }
 
 fn is_reachable(address: SocketAddr) -> bool {

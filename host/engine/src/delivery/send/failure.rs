@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use crate::delivery::egress::Refused;
+use crate::delivery::egress::{Refused, RefusedPort};
 use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
 
@@ -42,8 +42,28 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Creates the failure of a `name` that leads to a refused address.
+    ///
+    /// The text tells nothing of the address: whoever may create jobs could map the operator's networks by names.
+    pub(super) fn refused_name(name: &str) -> Self {
+        let where_to_look = "the server's log names the address and the reason";
+        Self::new(
+            TransportError::RefusedAddress,
+            format!("`{name}` leads to an address that is refused as a target; {where_to_look}"),
+        )
+    }
+}
+
+/// Creates the failure of an address that the URL itself contains.
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
+        Self::new(TransportError::RefusedAddress, refused.to_string())
+    }
+}
+
+impl From<RefusedPort> for Failure {
+    fn from(refused: RefusedPort) -> Self {
         Self::new(TransportError::RefusedAddress, refused.to_string())
     }
 }

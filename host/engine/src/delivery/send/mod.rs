@@ -1,6 +1,6 @@
 //! Sender: the only module from which requests go out.
 //!
-//! Invariants: no request goes to an address that the [`Guard`] refuses, whether it is written in the URL, comes from DNS or from a
+//! Invariants: no request goes to an address or a port that the [`Guard`] refuses, whether it is written in the URL, comes from DNS or from a
 //! redirect; no more redirects are followed than the group says, and credentials follow none to another origin; time and size of a
 //! response are bounded, redirects and body included. A failure is a fact for the judge, not an error.
 
@@ -33,6 +33,7 @@ use carillon_config::Delivery;
 use carillon_core::clock::{Stopwatch, deadline_after};
 use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
+use carillon_core::job::AttemptError;
 use carillon_policy::Request;
 
 /// Bytes of a redirect's body that are read, and the time for it, so that its connection can be used again.
@@ -118,6 +119,15 @@ impl Sender {
     #[must_use]
     pub fn complete(&self, request: &Request, envelope: Envelope<'_>) -> Option<Outgoing> {
         outgoing::complete(request, envelope, &self.user_agent)
+    }
+
+    /// Returns the error of an attempt at `outgoing` that would be refused, as far as that is known without a connection.
+    #[must_use]
+    pub fn refusal(&self, outgoing: &Outgoing) -> Option<AttemptError> {
+        match self.client.connector.check(&outgoing.url) {
+            Err(Failure::Transport { error, message }) => Some(AttemptError { code: error.into(), message }),
+            Ok(()) | Err(Failure::Exhausted(_)) => None,
+        }
     }
 
     /// Sends the request, and those that it is redirected to.

@@ -28,6 +28,7 @@ use carillon_core::job::{GroupId, TenantId};
 use carillon_engine::delivery::egress::Guard;
 use carillon_engine::delivery::send::{Answer, Outgoing, Requester, Sender};
 use carillon_engine::files::FileShares;
+use carillon_policy::binding::Redirects;
 
 /// Maximum length of a response of the receiver.
 const ANSWER_LEN: usize = 4 << 10;
@@ -181,7 +182,7 @@ fn request(url: &Url, headers: HeaderMap, body: &Bytes) -> Outgoing {
         auth_headers: Vec::new(),
         body: body.clone(),
         timeout: TIMEOUT,
-        redirects: 0,
+        redirects: Redirects::default(),
     }
 }
 

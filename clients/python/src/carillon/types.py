@@ -102,6 +102,8 @@ class GroupLimits(TypedDict, total=False):
     max_delay: Optional[str]
     #: Redirects that a delivery follows, 0 to 10. Default: 0, which makes the redirect itself the response.
     redirects: Optional[int]
+    #: Whether a redirect may lead from ``https`` to ``http``. Default: false, which makes such a redirect a failure.
+    redirects_to_http: Optional[bool]
     #: Share of the started attempts, compared with the tenant's other groups that have due jobs: 1 (the default) to 100.
     weight: Optional[int]
     #: Bytes of a response's body that are stored with the attempt.

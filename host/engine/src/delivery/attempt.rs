@@ -251,7 +251,7 @@ impl AttemptExecutor {
             number,
             seed: seed_of(job.seed, number),
             timeout: self.timeout(group, leased),
-            redirects: group.effective.as_ref().map_or(0, |effective| effective.limits.redirects),
+            redirects: group.effective.as_ref().map(|effective| effective.limits.redirects).unwrap_or_default(),
             metadata,
             auth_headers: plan.auth_headers.as_slice(),
             url: url.as_ref(),

@@ -225,6 +225,7 @@ mod tests {
     use reqwest::{Method, Url};
 
     use super::*;
+    use carillon_policy::binding::Redirects;
 
     fn request(headers: &[(&'static str, &str)], body: &[u8]) -> Outgoing {
         let header = |(name, value): &(&'static str, &str)| {
@@ -241,7 +242,7 @@ mod tests {
             auth_headers: Vec::new(),
             body: Bytes::copy_from_slice(body),
             timeout: Duration::ZERO,
-            redirects: 0,
+            redirects: Redirects::default(),
         }
     }
 

@@ -30,12 +30,21 @@ pub struct GroupLimits {
     pub ttl: Option<Duration>,
     /// Maximum delay after its due time at which an attempt may still start.
     pub max_delay: Option<Duration>,
-    /// Maximum number of redirects of one delivery.
-    pub redirects: usize,
+    /// Redirects that a delivery follows.
+    pub redirects: Redirects,
     /// Weight of the group in the division of claims, relative to the tenant's other groups.
     pub weight: u32,
     /// Bytes of a response's body that are recorded; `None` is the server's default.
     pub recorded_body: Option<usize>,
+}
+
+/// Redirects that a delivery follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redirects {
+    /// Maximum number of redirects of one delivery.
+    pub most: usize,
+    /// Whether a redirect may lead from `https` to `http`.
+    pub to_http: bool,
 }
 
 /// A number of attempts in a period, such as `100/s`.
@@ -69,6 +78,9 @@ pub struct LimitsDoc {
     pub max_delay: Option<String>,
     /// Largest number of redirects that one delivery follows: 0 to 10. Default: 0, where the redirect itself is the response that is judged.
     pub redirects: Option<u32>,
+    /// Whether a redirect may lead from `https` to `http`, where everybody on the way can read the request. Default: false, which makes such a
+    /// redirect a failure.
+    pub redirects_to_http: Option<bool>,
     /// Share of the attempts that start, relative to the tenant's other groups with due jobs: 1 to 100. Default: 1.
     pub weight: Option<u32>,
     /// Number of bytes of a response's body that are kept with the attempt: 0 for none, at most as many as the judge is shown. A replay or a
@@ -197,9 +209,10 @@ fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid>
     }
 }
 
-fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
+fn redirects(doc: &LimitsDoc) -> Result<Redirects, Invalid> {
+    let to_http = doc.redirects_to_http.unwrap_or(false);
     match doc.redirects.unwrap_or(0) {
-        count @ 0..=MAX_REDIRECTS => Ok(count as usize),
+        count @ 0..=MAX_REDIRECTS => Ok(Redirects { most: count as usize, to_http }),
         _ => Err(Invalid::at("/limits/redirects", format!("`redirects` must be from 0 to {MAX_REDIRECTS}"))),
     }
 }
@@ -285,9 +298,11 @@ mod tests {
 
     #[test]
     fn redirects_are_followed_up_to_a_bound_and_only_if_asked_for() {
-        let redirects = |extra| parsed(extra).map(|limits| limits.redirects).map_err(|error| error.pointer);
+        let redirects = |extra| parsed(extra).map(|limits| limits.redirects.most).map_err(|error| error.pointer);
         assert_eq!(redirects(json!({})), Ok(0));
         assert_eq!(redirects(json!({"redirects": 10})), Ok(10));
+        let to_http = |extra| parsed(extra).unwrap().redirects.to_http;
+        assert!(!to_http(json!({"redirects": 10})) && to_http(json!({"redirects": 1, "redirects_to_http": true})));
         assert_eq!(redirects(json!({"redirects": 11})), Err("/limits/redirects".to_owned()));
     }
 }

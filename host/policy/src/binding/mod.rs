@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 pub use self::auth::AuthHeader;
 pub use self::changes::Changes;
 pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
-pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, parse_period};
+pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, Redirects, parse_period};
 use super::component::{Digest, Role};
 pub use carillon_core::json::pointer_to;
 use carillon_core::json::{Unreadable, read_value};

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use carillon_core::job::{JobId, Metadata};
-use carillon_policy::binding::AuthHeader;
+use carillon_policy::binding::{AuthHeader, Redirects};
 use carillon_policy::{KeyMaterial, Request};
 
 /// Header with the job's id: the same for all attempts.
@@ -36,8 +36,8 @@ pub struct Envelope<'a> {
     pub seed: u32,
     /// Timeout of the whole exchange, redirects and body included.
     pub timeout: Duration,
-    /// Number of redirects that are followed.
-    pub redirects: usize,
+    /// Redirects that are followed.
+    pub redirects: Redirects,
     /// Metadata that is sent as headers of its own.
     pub metadata: Option<&'a Metadata>,
     /// The job's own URL, if it is already parsed: most encoders leave it unchanged.
@@ -61,8 +61,8 @@ pub struct Outgoing {
     pub body: Bytes,
     /// Timeout of the whole exchange, redirects and body included.
     pub timeout: Duration,
-    /// Number of redirects that are followed.
-    pub redirects: usize,
+    /// Redirects that are followed.
+    pub redirects: Redirects,
 }
 
 impl Outgoing {
@@ -150,7 +150,7 @@ mod tests {
             number: 1,
             seed: 1,
             timeout: Duration::from_secs(1),
-            redirects: 0,
+            redirects: Redirects::default(),
             metadata: None,
             url: None,
             auth_headers: &auth,

@@ -4,7 +4,7 @@
 //! 303 comes a GET without a body, or a HEAD; after 307 and 308 the same request again.
 //!
 //! Invariant: another origin (scheme, host, port) gets only headers that do not identify the sender. A header that was dropped stays dropped,
-//! also when a later redirect leads back.
+//! also when a later redirect leads back. No redirect leads from `https` to `http` unless the group allows it.
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
@@ -44,12 +44,13 @@ pub(super) fn onward(
         307 | 308 => true,
         _ => return Ok(None),
     };
-    let location = location.filter(|location| !location.is_empty() && request.redirects > 0);
+    let location = location.filter(|location| !location.is_empty() && request.redirects.most > 0);
     let Some(location) = location else { return Ok(None) };
-    if followed >= request.redirects {
-        return Err(failure(format!("the response is another redirect, and the group follows {}", request.redirects)));
+    let most = request.redirects.most;
+    if followed >= most {
+        return Err(failure(format!("the response is another redirect, and the group follows {most}")));
     }
-    let url = target(&request.url, location)?;
+    let url = target(request, location)?;
     let mut next = Outgoing { url, ..request.clone() };
     if !repeats {
         next.method = if request.method == Method::HEAD { Method::HEAD } else { Method::GET };
@@ -73,10 +74,11 @@ pub(super) fn shown(url: &Url) -> String {
     text
 }
 
-/// Returns the URL that `location` names, relative to `from`.
+/// Returns the URL that `location` names, relative to that of `request`.
 ///
-/// It has the user info of `from` at the same origin, and none at another origin. User info in `location` is not used.
-fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
+/// It has the user info of the request at the same origin, and none at another origin. User info in `location` is not used.
+fn target(request: &Outgoing, location: &HeaderValue) -> Result<Url, Failure> {
+    let from = &request.url;
     let unusable = |why: String| failure(format!("the response is a redirect with an unusable `Location`: {why}"));
     let text = std::str::from_utf8(location.as_bytes()).map_err(|_| unusable("it is not text".to_owned()))?;
     if text.len() > LOCATION_LEN {
@@ -86,8 +88,9 @@ fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err(unusable(format!("`{}` URLs are not supported", url.scheme())));
     }
-    if from.scheme() == "https" && url.scheme() == "http" {
-        return Err(unusable("it leads from https to http, which would expose the request".to_owned()));
+    if from.scheme() == "https" && url.scheme() == "http" && !request.redirects.to_http {
+        let why = "it leads from https to http, which would expose the request (`limits.redirects_to_http` allows it)";
+        return Err(unusable(why.to_owned()));
     }
     let same = url.origin() == from.origin();
     let (user, password) = if same { (from.username(), from.password()) } else { ("", None) };
@@ -118,7 +121,7 @@ mod tests {
     use hyper::header::HeaderMap;
 
     use super::*;
-    use carillon_policy::binding::AuthHeader;
+    use carillon_policy::binding::{AuthHeader, Redirects};
 
     fn request(method: Method, url: &str) -> Outgoing {
         let names = ["authorization", "cookie", "content-type", "x-signature", "accept-language", "user-agent"];
@@ -128,7 +131,15 @@ mod tests {
         let auth = AuthHeader { name: HeaderName::from_static("x-key"), key: "k".to_owned(), pointer: String::new() };
         let (url, timeout) = (Url::parse(url).unwrap(), Duration::from_secs(1));
         let auth_headers = vec![(auth, HeaderValue::from_static("v"))];
-        Outgoing { method, url, headers, auth_headers, body: "body".into(), timeout, redirects: 3 }
+        Outgoing {
+            method,
+            url,
+            headers,
+            auth_headers,
+            body: "body".into(),
+            timeout,
+            redirects: Redirects { most: 3, to_http: false },
+        }
     }
 
     fn onward_to(request: &Outgoing, status: u16, location: &str) -> Option<Outgoing> {
@@ -170,7 +181,10 @@ mod tests {
         }
         assert!(onward_to(&request, 302, "").is_none());
         assert!(onward(&request, 0, StatusCode::FOUND, None).is_ok_and(|next| next.is_none()));
-        assert!(onward_to(&Outgoing { redirects: 0, ..request }, 302, "ftp://a/").is_none(), "nothing is followed");
+        assert!(
+            onward_to(&Outgoing { redirects: Redirects::default(), ..request }, 302, "ftp://a/").is_none(),
+            "nothing is followed"
+        );
     }
 
     #[test]
@@ -246,6 +260,12 @@ mod tests {
                     "{refused:?}"
                 );
             }
+        }
+        let allowing = Outgoing { redirects: Redirects { most: 3, to_http: true }, ..secure.clone() };
+        for (location, status) in [("http://a/x", 302), ("http://b/", 307)] {
+            let next = onward_to(&allowing, status, location).unwrap();
+            assert_eq!(next.url.as_str(), location);
+            assert!(!next.headers.contains_key("authorization"), "http is another origin");
         }
         assert!(onward_to(&secure, 302, "//b/x").is_some(), "it stays https");
         assert!(onward_to(&request(Method::POST, "http://a/x"), 302, "https://a/x").is_some());

@@ -184,7 +184,7 @@ const GOING_ROUND: usize = 1_500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_reaches_jobs_that_are_tried_and_retried_meanwhile() {
-    let host = Setup::new().start().await;
+    let host = Setup::new().set("limits.retry_floor", "0s").start().await;
     let receiver = Receiver::start().await;
     receiver.on("/r", vec![Answer::status(500); 40 * GOING_ROUND]);
     let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1ms", "max": null, "max_attempts": 1000000, "jitter": 0}});

@@ -248,3 +248,20 @@ async fn unknown_leases_and_bad_requests_are_refused_cleanly() {
     host.api.job_id("q", json!({})).await;
     assert!(lease(&host.api, json!({})).await.is_empty(), "a paused group gives nothing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_retry_no_sooner_and_no_more_often_than_the_server_allows() {
+    let clock = ManualClock::new();
+    let setup = Setup::with_clock(&clock).set("limits.retry_floor", "5s").set("limits.attempts", "2");
+    let host = setup.start().await;
+    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": 0, "jitter": 0, "max_attempts": 100}});
+    host.api.put_group("q", json!({"retry": retry})).await;
+    let id = host.api.job_id("q", json!({"payload": 1})).await;
+    let failed = say(&host.api, &one(&host.api).await, "fail", json!({"error": "no", "retry_after": "1ms"})).await;
+    let waits = failed.expect(200);
+    assert_eq!(ms(&waits["next_run_at"]), clock.now().plus(5 * SECOND), "{waits}");
+    clock.advance(5 * SECOND);
+    say(&host.api, &one(&host.api).await, "fail", json!({"error": "no", "retry_after": "1ms"})).await.expect(200);
+    let dead = host.api.until_state(&id, "dead").await;
+    assert_eq!(dead["attempt_count"], 2, "{dead}");
+}

@@ -218,3 +218,55 @@ async fn a_payload_that_can_never_be_signed_is_dead_at_once() {
     assert!(attempt["error"]["message"].as_str().unwrap().contains("sign"), "{attempt}");
     assert_eq!(receiver.count("/a"), 0);
 }
+
+/// Retries at once, and for ever.
+fn hectic() -> Value {
+    json!({"kind": "fixed", "base": 0, "jitter": 0, "max_attempts": u32::MAX})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_job_is_tried_sooner_or_more_often_than_the_server_allows() {
+    let host = Setup::new().set("limits.retry_floor", "150ms").set("limits.attempts", "4").start().await;
+    let receiver = Receiver::start().await;
+    let group = json!({"retry": {"plugin": "backoff", "config": hectic()}});
+    for (name, policy, job) in
+        [("override", json!({}), json!({"policy": {"retry": hectic()}})), ("group", group, json!({}))]
+    {
+        let path = format!("/{name}");
+        receiver.on(&path, vec![Answer::status(500); 20]);
+        host.api.put_group(name, policy).await;
+        let mut job = job;
+        job["url"] = receiver.url(&path).into();
+        let id = host.api.job_id(name, job.clone()).await;
+        let dead = host.api.until_state(&id, "dead").await;
+        assert_eq!(dead["attempt_count"], 4, "{name}: {dead}");
+        let attempts = host.api.attempts(&id).await;
+        for pair in attempts.windows(2) {
+            let pause = ms(&pair[1]["started_at"]).since(ms(&pair[0]["finished_at"]));
+            assert!(pause >= Duration::from_millis(150), "{name}: {pause:?}");
+        }
+        let reason = attempts[3]["decision"]["reason"].as_str().unwrap();
+        assert!(reason.contains("limits.attempts"), "{name}: {reason}");
+        host.api.post(&format!("/v1/jobs/{id}/retry"), json!({})).await.expect(200);
+        receiver.arrived(&path, 8).await;
+        let dead = host.api.until_state(&id, "dead").await;
+        assert_eq!(dead["attempt_count"], 8, "a redrive starts the count anew: {dead}");
+        let trial = json!({"job": job, "failures": 100});
+        let foretold = host.api.post(&format!("/v1/groups/{name}/policy/simulate"), trial).await.expect(200);
+        assert_eq!(foretold["attempts"].as_array().unwrap().len(), 4, "simulate knows it: {foretold}");
+        assert_eq!(foretold["attempts"][1]["after_ms"], 150);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_of_retries_hold_by_default() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    receiver.on("/broken", vec![Answer::status(500); 50]);
+    host.api.put_group("g", json!({})).await;
+    let job = json!({"url": receiver.url("/broken"), "policy": {"retry": hectic()}});
+    let id = host.api.job_id("g", job).await;
+    receiver.arrived("/broken", 4).await;
+    let attempts = host.api.attempts(&id).await;
+    let delay = ms(&attempts[0]["decision"]["next_run_at"]).since(ms(&attempts[0]["finished_at"]));
+    assert_eq!(delay, Duration::from_millis(100));
+}

@@ -41,6 +41,7 @@ use carillon_engine::health::Health;
 use carillon_engine::intake::make_requested_jobs;
 use carillon_engine::loops::Loops;
 use carillon_engine::maintenance::prune::Pruner;
+use carillon_engine::delivery::settle::RetryBounds;
 use carillon_engine::maintenance::rescue::Rescuer;
 use carillon_engine::schedules::ScheduleRunner;
 use carillon_engine::services::Services;
@@ -205,7 +206,7 @@ impl App {
     fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>) {
         let (services, dispatcher, leases) = (&self.services, &self.dispatcher, &self.dispatcher.lease_keeper());
         let (first, last) = ((&self.loops, &self.stop), (&self.lasting_loops, dispatcher.interrupt()));
-        let rescuer = Arc::new(Rescuer::new(services.clone(), dispatcher.lease_keeper()));
+        let rescuer = Arc::new(Rescuer::new(services.clone(), dispatcher.lease_keeper(), RetryBounds::new(&config.limits)));
         let pruner = Arc::new(Pruner::new(services.clone(), config.retention.clone()));
         let aborter = Arc::new(Aborter::new(services.clone(), dispatcher.lease_keeper()));
         self.supervise(first, "dispatcher", dispatcher, |dispatcher, stop| dispatcher.run(stop));

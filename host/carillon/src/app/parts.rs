@@ -10,6 +10,7 @@ use super::zone::with_local_zone;
 use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, EventStreams, Lifecycle};
 use carillon_config::{Config, Size};
 use carillon_engine::cluster::Describe;
+use carillon_engine::delivery::settle::RetryBounds;
 use carillon_engine::delivery::attempt::AttemptExecutor;
 use carillon_engine::delivery::send::Sender;
 use carillon_engine::dispatch::dispatcher::Dispatcher;
@@ -39,7 +40,8 @@ impl Parts {
         stop: &CancellationToken,
         lifecycle: Lifecycle,
     ) -> Self {
-        let executor = Arc::new(AttemptExecutor::new(services.clone(), sender, config.delivery.clone()));
+        let bounds = RetryBounds::new(&config.limits);
+        let executor = Arc::new(AttemptExecutor::new(services.clone(), sender, config.delivery.clone(), bounds));
         let interrupt = CancellationToken::new();
         let rollouts = RolloutMonitor::new(services.clone(), Arc::clone(&executor), interrupt.clone());
         let rollouts = Arc::new(rollouts);

@@ -21,7 +21,7 @@ pub(crate) use self::recorder::AttemptRecorder;
 pub use self::snapshot::{AttemptSnapshot, Evaluation, NotReplayable};
 use crate::delivery::receiver::{Destination, Pass, Postponed, Receivers};
 use crate::delivery::send::{Answer, Envelope, Outgoing, Requester, Sender, Sent};
-use crate::delivery::settle::{self, CutOff};
+use crate::delivery::settle::{self, CutOff, RetryBounds};
 use crate::services::Services;
 use carillon_catalog::Group;
 use carillon_config::Delivery;
@@ -41,6 +41,7 @@ pub struct AttemptExecutor {
     services: Services,
     sender: Sender,
     delivery: Delivery,
+    bounds: RetryBounds,
     receivers: Receivers,
 }
 
@@ -96,9 +97,14 @@ impl<'a> AttemptContext<'a> {
 impl AttemptExecutor {
     /// Creates an executor from what attempts need.
     #[must_use]
-    pub fn new(services: Services, sender: Sender, delivery: Delivery) -> Self {
+    pub fn new(services: Services, sender: Sender, delivery: Delivery, bounds: RetryBounds) -> Self {
         let receivers = Receivers::new(&delivery);
-        Self { services, sender, delivery, receivers }
+        Self { services, sender, delivery, bounds, receivers }
+    }
+
+    /// Returns the server's bounds of retries.
+    pub(crate) fn retry_bounds(&self) -> RetryBounds {
+        self.bounds
     }
 
     /// Returns the number of receivers whose circuit breaker is open.
@@ -153,13 +159,11 @@ impl AttemptExecutor {
         let asked = pause_asked(&answer, answered_at, &plan, &decided.ruling);
         self.pause(&group, reported, &destination, notes.detail.redirects.last(), asked);
         notes.detail.timings.decide = micros(stopwatch.elapsed());
-        let trial = AttemptSnapshot::of(&group, leased, &notes, answered_at, &answer, &decided);
-        let ruling = decided.ruling.clone();
+        let ruling = self.bounds.bounded(leased, decided.ruling.clone());
+        let trial = AttemptSnapshot::of(&group, leased, &notes, answered_at, &answer, (&decided, &ruling));
         let at = self.services.clock.now();
-        AttemptResult {
-            settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
-            trial,
-        }
+        let record = self.recorded(&group, notes, at, answer, decided);
+        AttemptResult { settlement: settle::answered(leased, at, record, ruling, self.bounds), trial }
     }
 
     /// Prepares the request, and returns when it may be sent.
@@ -340,7 +344,7 @@ impl AttemptExecutor {
         });
         notes.detail.timings.exchange = micros(at.since(started_at));
         let ruling = decided.ruling.clone();
-        settle::answered(leased, at, notes.consumed(at, error, decided), ruling)
+        settle::answered(leased, at, notes.consumed(at, error, decided), ruling, self.bounds)
     }
 
     /// Creates the context of an attempt whose policies' calls are counted.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use carillon_config::Limits;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{
@@ -19,6 +20,41 @@ const EXHAUSTED_HOLD_MAX: Duration = Duration::from_secs(4);
 /// Number of leases without a settlement after which a job is not tried again: it may be the cause of crashes of its nodes or consumers.
 const LOST_LEASES: u32 = 10;
 
+/// The server's bounds of retries. They hold for whatever a policy, a group, a job, a mount or a consumer chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBounds {
+    /// Shortest delay between a failed attempt and the next one.
+    pub floor: Duration,
+    /// Largest number of attempts of a job between redrives.
+    pub attempts: u32,
+}
+
+impl RetryBounds {
+    /// Returns the bounds that the configuration sets.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self { floor: limits.retry_floor.get(), attempts: limits.attempts }
+    }
+
+    /// Returns the part of a ruling on the attempt of `leased` that the bounds allow.
+    #[must_use]
+    pub fn bounded(self, leased: &LeasedJob, ruling: Ruling) -> Ruling {
+        match ruling {
+            Ruling::RetryAfter(_) if self.is_last(leased) => Ruling::GiveUp(self.no_more()),
+            Ruling::RetryAfter(delay) => Ruling::RetryAfter(delay.max(self.floor)),
+            Ruling::Done | Ruling::GiveUp(_) => ruling,
+        }
+    }
+
+    fn is_last(self, leased: &LeasedJob) -> bool {
+        leased.number_in_series() >= self.attempts
+    }
+
+    fn no_more(self) -> String {
+        format!("the server allows {} attempts of a job and no more (`limits.attempts`)", self.attempts)
+    }
+}
+
 /// Reason for which an attempt is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutOff {
@@ -28,10 +64,16 @@ pub enum CutOff {
     Cancelled,
 }
 
-/// Settles an attempt that was sent, whether or not the receiver responded.
+/// Settles an attempt that was sent, whether or not the receiver responded, by the part of `ruling` that `bounds` allow.
 #[must_use]
-pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
-    let next_run_at = match ruling {
+pub fn answered(
+    leased: &LeasedJob,
+    at: UnixMs,
+    mut attempt: AttemptRecord,
+    ruling: Ruling,
+    bounds: RetryBounds,
+) -> Settlement {
+    let next_run_at = match bounds.bounded(leased, ruling) {
         Ruling::Done => {
             decide(&mut attempt, State::Succeeded, None, "the attempt succeeded".to_owned());
             return Settlement::succeeded(leased, at, attempt);
@@ -122,7 +164,7 @@ pub fn exhaustion_pause(leased: &LeasedJob) -> Duration {
 /// Its node or consumer stopped during the attempt, and it is unknown whether the work was done. The attempt is spent, but no policy is
 /// called: delivery is at least once.
 #[must_use]
-pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
+pub fn interrupted(leased: &LeasedJob, at: UnixMs, bounds: RetryBounds) -> Settlement {
     let message = match leased.job.spec.target {
         Some(_) => "the node stopped during the attempt; the request may have been delivered",
         None => "the consumer's lease expired without a report; the work may have been done",
@@ -132,6 +174,10 @@ pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
     if leased.lost_leases >= LOST_LEASES {
         let reason = format!("{} leases of this job expired without a report", leased.lost_leases);
         decide(&mut attempt, State::Dead, None, reason);
+        return Settlement::dead(leased, at, attempt);
+    }
+    if bounds.is_last(leased) {
+        decide(&mut attempt, State::Dead, None, bounds.no_more());
         return Settlement::dead(leased, at, attempt);
     }
     again_at_once(leased, at, attempt)
@@ -229,6 +275,8 @@ mod tests {
         test_util::leased(job).token(token).lost_leases(lost_leases).build()
     }
 
+    const BOUNDS: RetryBounds = RetryBounds { floor: Duration::from_millis(100), attempts: 1_000 };
+
     fn rulings() -> impl Strategy<Value = Ruling> {
         prop_oneof![
             Just(Ruling::Done),
@@ -254,9 +302,9 @@ mod tests {
             let blame = if fatal { Blame::Job } else { Blame::Config };
             let fault = Fault { code: FaultCode::Declared, blame, message: String::new() };
             for settlement in [
-                answered(&leased, at, test_util::attempt(), ruling.clone()),
+                answered(&leased, at, test_util::attempt(), ruling.clone(), BOUNDS),
                 unsent(&leased, at, test_util::attempt(), Role::Sign, &fault),
-                interrupted(&leased, at),
+                interrupted(&leased, at, BOUNDS),
                 cut_off(&leased, at, test_util::attempt(), CutOff::Stopped),
                 cut_off(&leased, at, test_util::attempt(), CutOff::Cancelled),
                 revoked(&leased, at),
@@ -269,6 +317,34 @@ mod tests {
                     prop_assert!(leased.job.deadline.is_none_or(|deadline| run_at <= deadline.max(at)));
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_ruling_retries_sooner_or_more_often_than_the_server_allows(
+            ruling in rulings(), at in 0_u32.., count in 0_u32..20, base in 0_u32..20, floor_ms in 0_u64..1_000, attempts in 1_u32..20,
+        ) {
+            let bounds = RetryBounds { floor: Duration::from_millis(floor_ms), attempts };
+            let mut leased = leased(None, count + base, 1, 0);
+            leased.job.attempt_base = base;
+            let at = UnixMs(i64::from(at));
+            let settlement = answered(&leased, at, test_util::attempt(), ruling.clone(), bounds);
+            match (settlement.next(), ruling) {
+                (Next::Scheduled(next), Ruling::RetryAfter(delay)) => {
+                    prop_assert!(next.since(at) >= bounds.floor, "not sooner");
+                    prop_assert_eq!(next, at.plus(delay.max(bounds.floor)), "a longer delay stays as it is");
+                    prop_assert!(count + 1 < attempts, "not more often; a redrive starts the count anew");
+                }
+                (Next::Final(State::Dead), Ruling::RetryAfter(_)) => {
+                    prop_assert!(count + 1 >= attempts);
+                    let decision = settlement.attempt.unwrap().detail.decision.clone().unwrap();
+                    prop_assert!(decision.reason.contains("limits.attempts"), "{}", decision.reason);
+                }
+                (next, ruling) => prop_assert!(matches!(next, Next::Final(_)), "{next:?} after {ruling:?}"),
+            }
+            let lost = interrupted(&leased, at, bounds);
+            prop_assert_eq!(lost.next() == Next::Final(State::Dead), count + 1 >= attempts, "lost leases count, too");
         }
     }
 
@@ -296,14 +372,19 @@ mod tests {
 
     #[test]
     fn retry_ruling_spends_the_attempt_and_schedules_the_next() {
-        let settlement =
-            answered(&leased(None, 2, 3, 0), UnixMs(5), test_util::attempt(), Ruling::RetryAfter(Duration::ZERO));
+        let settlement = answered(
+            &leased(None, 2, 3, 0),
+            UnixMs(5),
+            test_util::attempt(),
+            Ruling::RetryAfter(Duration::ZERO),
+            BOUNDS,
+        );
         assert!(settlement.spends() && matches!(settlement.next(), Next::Scheduled(_)));
     }
 
     #[test]
     fn a_success_is_a_success_even_past_the_deadline() {
-        let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), test_util::attempt(), Ruling::Done);
+        let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), test_util::attempt(), Ruling::Done, BOUNDS);
         assert_eq!(state_of(&settlement), State::Succeeded);
     }
 
@@ -356,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_job_that_keeps_taking_nodes_down_is_isolated() {
-        assert_eq!(state_of(&interrupted(&leased(None, 3, 4, 1), UnixMs(0))), State::Scheduled);
-        assert_eq!(state_of(&interrupted(&leased(None, 12, 13, LOST_LEASES), UnixMs(0))), State::Dead);
+        assert_eq!(state_of(&interrupted(&leased(None, 3, 4, 1), UnixMs(0), BOUNDS)), State::Scheduled);
+        assert_eq!(state_of(&interrupted(&leased(None, 12, 13, LOST_LEASES), UnixMs(0), BOUNDS)), State::Dead);
     }
 }

@@ -74,7 +74,7 @@ impl AttemptExecutor {
         let notes = AttemptRecorder::new(leased, group, at);
         let decided = self.decided(&AttemptContext::simulated(group, leased), plan, at, &answer).await;
         let ruling = decided.ruling.clone();
-        settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling)
+        settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling, self.retry_bounds())
     }
 }
 

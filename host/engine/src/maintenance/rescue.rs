@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::settle;
+use crate::delivery::settle::{self, RetryBounds};
 use crate::dispatch::lease_keeper::LeaseKeeper;
 use crate::dispatch::leases::Sorted;
 use crate::services::Services;
@@ -35,13 +35,14 @@ struct Recovered {
 pub struct Rescuer {
     services: Services,
     lease_keeper: Arc<LeaseKeeper>,
+    bounds: RetryBounds,
 }
 
 impl Rescuer {
     /// Creates a rescuer that leaves the leases of this keeper alone.
     #[must_use]
-    pub fn new(services: Services, lease_keeper: Arc<LeaseKeeper>) -> Self {
-        Self { services, lease_keeper }
+    pub fn new(services: Services, lease_keeper: Arc<LeaseKeeper>, bounds: RetryBounds) -> Self {
+        Self { services, lease_keeper, bounds }
     }
 
     /// Rescues jobs with expired leases, and settles waiting jobs that have expired, until `stop`.
@@ -101,7 +102,7 @@ impl Rescuer {
         for leased in &leased {
             self.services.telemetry.record(Fact::interrupt(leased, now));
         }
-        self.lease_keeper.settle_all(&leased, |leased: &LeasedJob| settle::interrupted(leased, now)).await;
+        self.lease_keeper.settle_all(&leased, |leased: &LeasedJob| settle::interrupted(leased, now, self.bounds)).await;
         Ok(leased.len())
     }
 

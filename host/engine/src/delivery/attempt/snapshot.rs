@@ -86,7 +86,7 @@ impl AttemptSnapshot {
         notes: &AttemptRecorder,
         answered_at: UnixMs,
         answer: &Answer,
-        decided: &Judgement,
+        (decided, ruling): (&Judgement, &Ruling),
     ) -> Option<Box<Self>> {
         let shadow = group.rollout.shadow.as_ref()?;
         if !shadow.sees(leased.job.id, leased.number()) {
@@ -96,7 +96,7 @@ impl AttemptSnapshot {
             request: notes.detail.request_digest.clone(),
             outcome: decided.verdict.outcome,
             reason: decided.verdict.reason.clone(),
-            ruling: decided.ruling.clone(),
+            ruling: ruling.clone(),
             uses: notes.detail.plugins.iter().chain(&decided.uses).cloned().collect(),
         };
         let (leased, answer, started_at) = (leased.clone(), answer.clone(), notes.started_at);
@@ -199,6 +199,7 @@ impl AttemptExecutor {
         let outgoing = request.ok();
         let request = outgoing.as_ref().map(Outgoing::digest);
         let VerdictRecord { outcome, reason } = decided.verdict;
-        Ok((Evaluation { request, outcome, reason, ruling: decided.ruling, uses }, outgoing))
+        let ruling = self.retry_bounds().bounded(leased, decided.ruling);
+        Ok((Evaluation { request, outcome, reason, ruling, uses }, outgoing))
     }
 }

@@ -29,6 +29,10 @@ pub struct Access {
     pub by: Option<String>,
 }
 
+/// Marks the answer to a client that has shown who it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Authenticated;
+
 /// Finds out who is asking. The routes behind it can take an `Extension<Access>`.
 pub(super) async fn authenticate(
     State(api): State<Arc<ApiState>>,
@@ -37,7 +41,9 @@ pub(super) async fn authenticate(
 ) -> Result<Response, Problem> {
     let access = access_of(&api, request.headers())?;
     request.extensions_mut().insert(access);
-    Ok(next.run(request).await)
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(Authenticated);
+    Ok(response)
 }
 
 /// Lets requests pass that may do what `role` may.

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -31,6 +32,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::auth::Authenticated;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
 use self::openapi::Description;
@@ -262,11 +264,18 @@ fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
         .route_layer(from_fn_with_state(AccessRole::Admin, auth::require))
 }
 
-/// Counts requests by route, not by path, so that the numbers stay few.
+/// Prefix of the routes that need a token.
+const CLOSED: &str = "/v1/";
+
+/// Counts requests by route, not by path, so that the numbers stay few. A request that is refused before its client is known has no route: strangers
+/// could make a series of each otherwise.
 async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let response = next.run(request).await;
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let is_known = response.extensions().get::<Authenticated>().is_some();
+    let is_refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::METHOD_NOT_ALLOWED);
+    let counts = |route: &&str| is_known || !(is_refused || route.starts_with(CLOSED));
+    let route = route.as_ref().map(MatchedPath::as_str).filter(counts).unwrap_or("none");
     api.services.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
     response
 }

@@ -10,6 +10,7 @@
 //!
 //! May import: `carillon-core`, `-config`, `-store`, `-policy`, `-catalog`, `-telemetry`.
 
+mod by_group;
 pub mod cluster;
 pub mod delivery;
 pub mod dispatch;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::by_group::ByGroup;
 use crate::services::Services;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -68,7 +69,7 @@ pub(crate) struct RequestedJobs {
 /// Counts of shown and dropped events.
 #[derive(Default)]
 struct ObserverStats {
-    reports: HashMap<GroupId, Report>,
+    reports: ByGroup<Report>,
     /// Events dropped since the last log line about it, and its time.
     dropped: u64,
     said_at: UnixMs,
@@ -155,18 +156,21 @@ impl ObserverRunner {
 
     /// Records the result of a job that a group's observer requested: `refused` says why it was not made.
     pub fn answered(&self, group: GroupId, refused: Option<String>) {
-        let mut accounts = self.lock();
-        let report = accounts.reports.entry(group).or_default();
-        match refused {
+        self.change_report(group, |report| match refused {
             None => report.jobs += 1,
             Some(why) => report.log([format!("server: a job was not made: {why}")]),
-        }
+        });
+    }
+
+    fn change_report(&self, group: GroupId, change: impl FnOnce(&mut Report)) {
+        let exists = |group| self.catalog.group_by_id(group).is_some();
+        change(self.lock().reports.entry(group, exists).or_default());
     }
 
     /// Returns the activity of the group's observer since the server started.
     #[must_use]
     pub fn report(&self, group: GroupId) -> Report {
-        self.lock().reports.get(&group).cloned().unwrap_or_default()
+        self.lock().reports.get(group).cloned().unwrap_or_default()
     }
 
     /// Shows events to observers, until `stop`.
@@ -226,7 +230,7 @@ impl ObserverRunner {
     async fn show(self: Arc<Self>, id: GroupId, batch: Vec<Event>) -> GroupId {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let Some(group) = self.services.catalog.group_by_id(id) else {
-            self.lock().reports.remove(&id);
+            self.lock().reports.remove(id);
             return id;
         };
         match self.call(&group, batch).await {
@@ -244,7 +248,7 @@ impl ObserverRunner {
             Err(fault) => {
                 tracing::debug!(tenant = group.tenant.name, group = group.name, %fault, "calling an observer failed");
                 self.count(Some(id), ObserverOutcome::Dropped, count);
-                self.lock().reports.entry(id).or_default().last_fault = Some(fault.code.into());
+                self.change_report(id, |report| report.last_fault = Some(fault.code.into()));
             }
         }
         id
@@ -284,28 +288,27 @@ impl ObserverRunner {
                 "observer logged a line"
             );
         }
-        let mut accounts = self.lock();
-        let report = accounts.reports.entry(group.id).or_default();
-        report.log(used.log);
         // The group reports the quarantine itself; this fault is its cause.
         let fault = used.fault.filter(|code| *code != ErrorCode::Policy(FaultCode::Quarantined));
-        report.last_fault = fault.or(report.last_fault.take());
+        self.change_report(group.id, |report| {
+            report.log(used.log);
+            report.last_fault = fault.or(report.last_fault.take());
+        });
     }
 
     fn count(&self, group: Option<GroupId>, outcome: ObserverOutcome, events: u64) {
         self.services.telemetry.metrics.observed(outcome, events);
-        let mut accounts = self.lock();
         if let Some(group) = group {
-            let report = accounts.reports.entry(group).or_default();
-            match outcome {
+            self.change_report(group, |report| match outcome {
                 ObserverOutcome::Shown => report.shown += events,
                 ObserverOutcome::Failed => report.failed += events,
                 ObserverOutcome::Dropped => report.dropped += events,
-            }
+            });
         }
         if outcome != ObserverOutcome::Dropped {
             return;
         }
+        let mut accounts = self.lock();
         accounts.dropped += events;
         let now = self.services.clock.now();
         if now.since(accounts.said_at) >= DROPPED_PERIOD {

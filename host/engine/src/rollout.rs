@@ -74,7 +74,7 @@ impl RolloutMonitor {
             self.shadows.show(trial);
         }
         let Some((attempt, group)) = attempt.zip(self.services.catalog.group_by_id(group)) else { return };
-        if let Some(why) = self.canaries.count(&group, &attempt)
+        if let Some(why) = self.canaries.count(&self.services.catalog, &group, &attempt)
             && let Some(canary) = group.rollout.canary.clone()
         {
             self.revert(group, Reverted::Canary(canary), why);

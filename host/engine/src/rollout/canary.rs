@@ -3,12 +3,12 @@
 //!
 //! Each node decides by its own attempts; the first node that decides reverts the version for all.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use carillon_catalog::{Canary, Group};
+use crate::by_group::ByGroup;
+use carillon_catalog::{Canary, Catalog, Group};
 use carillon_core::error_code::ErrorCode;
-use carillon_core::job::{AttemptRecord, GroupId, Outcome};
+use carillon_core::job::{AttemptRecord, Outcome};
 use carillon_policy::FaultCode;
 
 /// Results of a version's attempts.
@@ -33,18 +33,19 @@ pub struct Arms {
 
 /// Canaries of all groups.
 #[derive(Default)]
-pub(super) struct Canaries(Mutex<HashMap<GroupId, (Canary, Arms)>>);
+pub(super) struct Canaries(Mutex<ByGroup<(Canary, Arms)>>);
 
 impl Canaries {
-    /// Counts an attempt; returns the reason to revert its version, if there is one.
-    pub(super) fn count(&self, group: &Group, attempt: &AttemptRecord) -> Option<String> {
+    /// Counts an attempt of a group of `catalog`; returns the reason to revert its version, if there is one.
+    pub(super) fn count(&self, catalog: &Catalog, group: &Group, attempt: &AttemptRecord) -> Option<String> {
         let Some(canary) = &group.rollout.canary else {
-            self.lock().remove(&group.id);
+            self.lock().remove(group.id);
             return None;
         };
         let outcome = Arm::of(attempt)?;
         let mut accounts = self.lock();
-        let (known, arms) = accounts.entry(group.id).or_insert_with(|| (canary.clone(), Arms::default()));
+        let exists = |group| catalog.group_by_id(group).is_some();
+        let (known, arms) = accounts.entry(group.id, exists).or_insert_with(|| (canary.clone(), Arms::default()));
         if known != canary {
             (*known, *arms) = (canary.clone(), Arms::default());
         }
@@ -60,11 +61,11 @@ impl Canaries {
     /// Returns the results of the attempts since the group's canary began.
     pub(super) fn arms(&self, group: &Group) -> Arms {
         let accounts = self.lock();
-        let account = accounts.get(&group.id).filter(|(known, _)| Some(known) == group.rollout.canary.as_ref());
+        let account = accounts.get(group.id).filter(|(known, _)| Some(known) == group.rollout.canary.as_ref());
         account.map(|(_, arms)| *arms).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<GroupId, (Canary, Arms)>> {
+    fn lock(&self) -> MutexGuard<'_, ByGroup<(Canary, Arms)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

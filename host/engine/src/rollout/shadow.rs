@@ -3,7 +3,7 @@
 //! Invariants: no delivery waits for a shadow; waiting attempts are bounded by memory, and further ones are dropped and counted. The counts
 //! are this node's own, since the shadow was set or the server started.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::requests::RequestChanges;
+use crate::by_group::ByGroup;
 use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot, Evaluation};
 use crate::delivery::send::Outgoing;
 use crate::services::Services;
@@ -36,7 +37,7 @@ pub struct Shadows {
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    accounts: Mutex<HashMap<GroupId, (Shadow, Tally)>>,
+    accounts: Mutex<ByGroup<(Shadow, Tally)>>,
 }
 
 /// Counts of a shadow's results.
@@ -188,7 +189,7 @@ impl Shadows {
     pub fn tally(&self, group: &Group) -> Tally {
         let Some(shadow) = &group.rollout.shadow else { return Tally::default() };
         let accounts = self.lock();
-        accounts.get(&group.id).filter(|(known, _)| known == shadow).map(|(_, tally)| tally.clone()).unwrap_or_default()
+        accounts.get(group.id).filter(|(known, _)| known == shadow).map(|(_, tally)| tally.clone()).unwrap_or_default()
     }
 
     /// Shows an attempt to its group's shadow, in the background.
@@ -224,7 +225,7 @@ impl Shadows {
     async fn ask(&self, trial: &AttemptSnapshot) {
         let id = trial.leased.job.group;
         let Some(group) = self.services.catalog.group_by_id(id) else {
-            self.lock().remove(&id);
+            self.lock().remove(id);
             return;
         };
         // The shadow may have been removed meanwhile, or be in force by now.
@@ -251,15 +252,16 @@ impl Shadows {
 
     /// Changes the counts of a shadow. They begin anew with each shadow that is set.
     fn account<T>(&self, group: GroupId, shadow: Shadow, change: impl FnOnce(&mut Tally) -> T) -> T {
+        let exists = |group| self.catalog.group_by_id(group).is_some();
         let mut accounts = self.lock();
-        let (known, tally) = accounts.entry(group).or_insert_with(|| (shadow.clone(), Tally::default()));
+        let (known, tally) = accounts.entry(group, exists).or_insert_with(|| (shadow.clone(), Tally::default()));
         if *known != shadow {
             (*known, *tally) = (shadow, Tally::default());
         }
         change(tally)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<GroupId, (Shadow, Tally)>> {
+    fn lock(&self) -> MutexGuard<'_, ByGroup<(Shadow, Tally)>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -160,6 +160,29 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "Unsupported content encoding", detail)
     }
 
+    /// 415: a web page of any origin could have sent this body.
+    #[must_use]
+    pub fn simple_type() -> Self {
+        let detail = "a server that requires no token takes no body of a type that any web page can send, and none without a type: \
+                      use `curl --json`, or another `Content-Type`, such as `application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type", detail)
+    }
+
+    /// 421: the request names a host that is not this server.
+    #[must_use]
+    pub fn misdirected() -> Self {
+        let detail = "the request names a host that is not this server; a server that requires no token takes `localhost`, loopback \
+                      addresses and the host of `server.public_url`";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", "Misdirected request", detail)
+    }
+
+    /// 431.
+    #[must_use]
+    pub fn head_too_large(max_bytes: usize) -> Self {
+        let detail = format!("the request's line and headers have more than {max_bytes} bytes");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "Request head too large", detail)
+    }
+
     /// 408.
     #[must_use]
     pub fn too_slow() -> Self {

@@ -9,6 +9,7 @@ pub mod connections;
 pub mod door;
 pub mod error;
 mod handler;
+mod head;
 pub mod idempotency;
 pub mod input;
 mod line_break;

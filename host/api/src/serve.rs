@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::header::EXPECT;
+use axum::response::IntoResponse as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -23,12 +24,10 @@ use tower::service_fn;
 
 use super::connections::{Busy, Connections, Place};
 use super::door::Door;
+use super::head::{self, MAX_HEAD_LEN};
 
 /// The pause after the operating system has refused a connection: it has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest head of a request, in bytes.
-const HEAD_LIMIT: usize = 64 << 10;
 
 /// How much of a request that has been answered is thrown away, and for how long, before its connection is cut off.
 const REST_LIMIT: usize = 64 << 20;
@@ -61,7 +60,7 @@ pub async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).max_buf_size(HEAD_LIMIT);
+    server.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).max_buf_size(MAX_HEAD_LEN);
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &limits.connections) => accepted,
@@ -73,7 +72,11 @@ pub async fn serve(
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let (door, is_endless, busy) = (door.clone(), Arc::clone(&is_endless), working.busy());
             async move {
-                let answer = door.answer(with_rest_thrown_away(request)).await;
+                let request = with_rest_thrown_away(request);
+                let answer = match head::check(&request) {
+                    Ok(()) => door.answer(request).await,
+                    Err(problem) => problem.into_response(),
+                };
                 is_endless.store(answer.extensions().get::<Endless>().is_some(), Ordering::Relaxed);
                 Ok::<_, Infallible>(answer.map(|body| axum::body::Body::new(BusyBody { body, _busy: busy })))
             }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Receiver, TestHost};
+use crate::support::{Answer, Api, Receiver, Setup, TestHost};
 
 /// Every operation that clients rely on, by the id that generated clients name it by. An id never changes.
 const OPERATIONS: [(&str, &str); 86] = [
@@ -264,4 +265,56 @@ async fn the_metrics_say_how_much_waits_and_for_how_long() {
     {
         assert_eq!(samples.get(name), Some(&value), "{name}: {samples:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn description_is_not_sent_to_a_client_that_has_it() {
+    let host = TestHost::start().await;
+    let mut tags = BTreeSet::new();
+    for path in ["/openapi.json", "/openapi-3.0.json"] {
+        let first = host.api.without_token().get(path).await;
+        let tag = first.headers[ETAG].to_str().unwrap().to_owned();
+        let again = async |tags: &str| {
+            let request = host.api.without_token().request(Method::GET, path).header(IF_NONE_MATCH, tags);
+            host.api.send(request).await
+        };
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
+            let reply = again(&known).await;
+            assert_eq!((reply.status, reply.body.len()), (304, 0), "{known}");
+            assert_eq!(reply.headers[ETAG].to_str().unwrap(), tag);
+        }
+        let other = again("\"other\"").await;
+        assert_eq!((other.status, &other.body), (200, &first.body));
+        assert!(first.text().ends_with("}\n") && !first.text().ends_with("\n\n"));
+        tags.insert(tag);
+    }
+    assert_eq!(tags.len(), 2, "each version has a tag of its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn description_can_be_switched_off() {
+    let host = Setup::new().set("server.openapi", "false").start().await;
+    for path in ["/openapi.json", "/openapi-3.0.json"] {
+        host.api.get(path).await.problem(404);
+    }
+    host.api.get("/v1/groups").await.expect(200);
+    host.api.get("/v1/groups?wrong=1").await.problem(400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_can_have_a_port_of_their_own() {
+    let host = Setup::new().set("metrics.listen", "127.0.0.1:0").start().await;
+    let own = Api::new(&format!("http://{}", host.metrics().unwrap()), None);
+    host.api.get("/metrics").await.problem(404);
+    let document = host.api.get("/openapi.json").await.expect(200);
+    assert_eq!(document["paths"].get("/metrics"), None, "it says what is there");
+    assert!(own.get("/metrics").await.text().contains("carillon_build_info"));
+    for api in [&host.api.without_token(), &own] {
+        assert_eq!(api.get("/healthz").await.text(), "ok\n");
+        assert_eq!(api.get("/readyz").await.text(), "ready\nnodes 1\n");
+    }
+    for path in ["/v1/groups", "/openapi.json", "/compat/callme/"] {
+        own.get(path).await.problem(404);
+    }
+    own.send(own.request(Method::POST, "/metrics")).await.problem(405);
 }

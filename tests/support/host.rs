@@ -141,6 +141,11 @@ impl TestHost {
         mounts.map(|(mount, address)| (mount.name(), *address)).collect()
     }
 
+    /// Where it serves its metrics, if they have a port of their own.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.app.as_ref().and_then(|app| app.metrics_address)
+    }
+
     /// Answers requests as its port does, without a connection.
     pub fn door(&self) -> Door {
         self.app.as_ref().expect("the host runs").door.clone()

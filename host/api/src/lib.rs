@@ -21,12 +21,12 @@ mod v1;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use axum::{Json, Router};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -34,9 +34,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::auth::Authenticated;
+pub use self::browser_guard::BrowserGuard;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
-use self::openapi::Description;
+use self::openapi::{Description, Rendered};
 use self::query::KnownParameters;
 pub use self::v1::events::EventStreams;
 pub use self::v1::health::BacklogCount;
@@ -89,6 +90,8 @@ pub struct ApiConfig {
     pub auth: bool,
     /// Bounds of requests.
     pub limits: ApiLimits,
+    /// Routes that need no token, besides those for the server's health.
+    pub open: OpenRoutes,
     /// Settings of other schedulers' APIs.
     pub compat: Compat,
 }
@@ -99,6 +102,15 @@ pub struct Lifecycle {
     pub health: Health,
     /// Ends the event streams when everything else has stopped.
     pub end: CancellationToken,
+}
+
+/// Routes of the API's port that everybody who reaches it can read, besides those for its health.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenRoutes {
+    /// `/metrics`, unless a port of its own serves it.
+    pub metrics: bool,
+    /// The description of the API.
+    pub openapi: bool,
 }
 
 /// Bounds of what the API takes.
@@ -114,34 +126,46 @@ pub struct ApiLimits {
 
 /// The whole API as a service.
 pub fn router(api: &Arc<ApiState>) -> Router {
-    let (open, mut document) = OpenApiRouter::with_openapi(openapi::start())
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
-        .split_for_parts();
+    let mut open = health_routes();
+    if api.config.open.metrics {
+        open = open.routes(routes!(health::metrics));
+    }
+    let (open, mut document) = open.split_for_parts();
     let (closed, closed_document) = closed_routes(api).split_for_parts();
     document.merge(closed_document);
     let known = Arc::new(KnownParameters::of(&document));
-    let Description { v3_1, v3_0 } = Description::of(&document);
-    let routes = Router::new()
-        .merge(open)
-        .merge(closed)
-        .route("/openapi.json", get_document(v3_1))
-        .route("/openapi-3.0.json", get_document(v3_0))
-        .route_layer(from_fn_with_state(known, query::check))
-        .route_layer(map_response(line_break::append));
+    let mut routes = Router::new().merge(open).merge(closed);
+    if api.config.open.openapi {
+        let Description { v3_1, v3_0 } = Description::of(&document);
+        routes = routes.route("/openapi.json", get_document(&v3_1)).route("/openapi-3.0.json", get_document(&v3_0));
+    }
+    let routes =
+        routes.route_layer(from_fn_with_state(known, query::check)).route_layer(map_response(line_break::append));
     let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, api)));
-    let routes = routes
+    layered(with_fallbacks(routes), api)
+}
+
+fn with_fallbacks(routes: Router<Arc<ApiState>>) -> Router<Arc<ApiState>> {
+    routes
         .fallback(|request: Request| async move { Problem::no_route(request.uri().path()) })
         .method_not_allowed_fallback(|request: Request| async move {
             Problem::wrong_method(request.method().as_str(), request.uri().path())
-        });
-    layered(routes, api)
+        })
 }
 
-fn get_document(document: Value) -> MethodRouter<Arc<ApiState>> {
-    let document = Arc::new(document);
-    get(move || async move { Json(Arc::clone(&document)) })
+fn health_routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::with_openapi(openapi::start()).routes(routes!(health::healthz)).routes(routes!(health::readyz))
+}
+
+fn get_document(document: &Value) -> MethodRouter<Arc<ApiState>> {
+    let document = Rendered::new(document);
+    get(move |headers: HeaderMap| async move { document.answer(&headers) })
+}
+
+/// The metrics and the server's health by themselves.
+pub fn metrics_router(api: &Arc<ApiState>) -> Router {
+    let (routes, _) = health_routes().routes(routes!(health::metrics)).split_for_parts();
+    layered(with_fallbacks(routes), api)
 }
 
 /// Another scheduler's API by itself, without a path in front.
@@ -152,7 +176,6 @@ pub fn mount_router(mount: Mount, api: &Arc<ApiState>) -> Router {
 /// What holds for every request.
 fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
     routes
-        .layer(DefaultBodyLimit::max(api.config.limits.body))
         .layer(from_fn_with_state(Arc::clone(api), count))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .with_state(Arc::clone(api))

@@ -6,6 +6,7 @@
 
 mod backup;
 mod declare;
+mod listeners;
 mod open;
 mod parts;
 mod private;
@@ -16,7 +17,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use carillon_api::connections::Connections;
 use carillon_api::door::Door;
 use carillon_api::serve::{ServeLimits, serve};
-use carillon_api::{ApiState, Lifecycle, Mount, mount_router, router};
+use carillon_api::{ApiState, Lifecycle, Mount, router};
 use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
 use carillon_core::clock::{Clock, SystemClock};
@@ -48,6 +48,7 @@ use carillon_engine::services::Services;
 use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
+use self::listeners::{FurtherListeners, listen};
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
 pub use self::recover::{recover_master_key, recover_operator_token};
@@ -64,6 +65,8 @@ pub struct App {
     pub address: SocketAddr,
     /// Mounts with ports of their own: APIs of other schedulers, and their addresses.
     pub mounts: Vec<(Mount, SocketAddr)>,
+    /// Address of the metrics, if they have a port of their own.
+    pub metrics_address: Option<SocketAddr>,
     /// Entry that answers requests, as `address` does.
     pub door: Door,
     services: Services,
@@ -82,8 +85,8 @@ pub struct App {
     /// Time between that notice and the closing of the port.
     drain_notice: Duration,
     serving: TaskTracker,
-    /// Entries of `mounts`.
-    mount_doors: Vec<Door>,
+    /// Entries of `mounts` and of the metrics.
+    further_doors: Vec<Door>,
     /// Tasks that exchange data with other nodes.
     link: TaskTracker,
     drain_timeout: Duration,
@@ -98,6 +101,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = App::start(config, Arc::new(SystemClock), ClusterTimes::default()).await?;
     for (mount, address) in &app.mounts {
         tracing::info!(%address, mount = mount.name(), "compatibility mount is ready");
+    }
+    if let Some(address) = app.metrics_address {
+        tracing::info!(%address, "serves metrics");
     }
     tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
     let first = signal().await?;
@@ -153,18 +159,18 @@ impl App {
         let cluster = Arc::new(cluster);
         let notifier = Arc::default();
         let services = Services { store, catalog, runtime, clock, telemetry, limiter, cluster, notifier };
-        let mounts = listen_for_mounts(&config).await?;
+        let further = FurtherListeners::open(&config).await?;
         let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
         let health = Health::new(services.clone(), Arc::clone(&supervisor), leaving.clone());
         let lifecycle = Lifecycle { health, end: end.clone() };
         let Parts { dispatcher, api } = Parts::new(&config, files, &services, sender, &stop, lifecycle);
-        let new_door =
-            |router| Door::new(router, config.server.request_timeout.get(), config.server.concurrent_requests);
+        let (request_timeout, requests) = (config.server.request_timeout.get(), config.server.concurrent_requests);
         let app = Self {
             address,
-            mounts: addresses(&mounts)?,
-            door: new_door(router(&api)),
-            mount_doors: mounts.iter().map(|(mount, _)| new_door(mount_router(*mount, &api))).collect(),
+            mounts: further.mounts()?,
+            metrics_address: further.metrics()?,
+            door: Door::new(router(&api), request_timeout, requests),
+            further_doors: further.doors(&config, &api),
             services,
             dispatcher,
             stop,
@@ -179,7 +185,7 @@ impl App {
             drain_timeout: config.server.drain_timeout.get(),
         };
         app.spawn_loops(&config, &api);
-        app.spawn_listeners(&config, files.clients, listener, mounts);
+        app.spawn_listeners(&config, files.clients, listener, further);
         if let Some(shared) = shared {
             app.spawn_link(shared);
         }
@@ -192,12 +198,12 @@ impl App {
         config: &Config,
         max_connections: usize,
         listener: TcpListener,
-        mounts: Vec<(Mount, TcpListener)>,
+        further: FurtherListeners,
     ) {
         let connections = Connections::new(max_connections);
         let limits = ServeLimits { header_read_timeout: config.server.header_read_timeout.get(), connections };
-        let doors = self.mount_doors.iter().chain([&self.door]);
-        for (listener, door) in mounts.into_iter().map(|(_, listener)| listener).chain([listener]).zip(doors) {
+        let doors = self.further_doors.iter().chain([&self.door]);
+        for (listener, door) in further.into_listeners().chain([listener]).zip(doors) {
             self.serving.spawn(serve(listener, door.clone(), limits.clone(), self.stop.clone(), self.end.clone()));
         }
         self.serving.close();
@@ -295,28 +301,8 @@ impl App {
 
     /// Waits until the work that handlers have begun is done, also for clients that have disconnected.
     async fn handlers_ended(&self) {
-        for door in self.mount_doors.iter().chain([&self.door]) {
+        for door in self.further_doors.iter().chain([&self.door]) {
             door.drained().await;
         }
     }
-}
-
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-}
-
-/// Opens the ports of the mounts that have one of their own.
-async fn listen_for_mounts(config: &Config) -> anyhow::Result<Vec<(Mount, TcpListener)>> {
-    let mut mounts = Vec::new();
-    for mount in Mount::ALL {
-        let settings = mount.settings(&config.compat);
-        if let Some(address) = settings.listen.filter(|_| settings.enabled) {
-            mounts.push((mount, listen(address).await?));
-        }
-    }
-    Ok(mounts)
-}
-
-fn addresses(mounts: &[(Mount, TcpListener)]) -> anyhow::Result<Vec<(Mount, SocketAddr)>> {
-    mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?))).collect()
 }

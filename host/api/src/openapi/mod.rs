@@ -4,6 +4,7 @@
 //! here: descriptions of responses, problems by status, headers, and the parameters that several operations share as components.
 
 mod operations;
+mod rendered;
 mod responses;
 mod schemas;
 mod shared;
@@ -14,6 +15,7 @@ use utoipa::OpenApi;
 
 use self::responses::reference;
 
+pub(super) use self::rendered::Rendered;
 pub(super) use self::schemas::{Binary, Component, times};
 
 /// Name of the header with which an operator acts for another tenant, as a component.

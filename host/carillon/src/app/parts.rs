@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::VERSION;
 use super::zone::with_local_zone;
-use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, EventStreams, Lifecycle};
+use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, EventStreams, Lifecycle, OpenRoutes};
 use carillon_config::{Config, Size};
 use carillon_engine::cluster::Describe;
 use carillon_engine::delivery::settle::RetryBounds;
@@ -108,7 +108,8 @@ fn api_config(config: &Config) -> ApiConfig {
         batch: config.server.batch_limit.min(carillon_store::INSERT_LIMIT),
         wait: config.server.request_timeout.get() * 2 / 3,
     };
-    ApiConfig { auth: config.auth.enabled, limits, compat: with_local_zone(&config.compat) }
+    let open = OpenRoutes { metrics: config.metrics.listen.is_none(), openapi: config.server.openapi };
+    ApiConfig { auth: config.auth.enabled, limits, open, compat: with_local_zone(&config.compat) }
 }
 
 fn intake_limits(config: &Config) -> IntakeLimits {

@@ -1,0 +1,63 @@
+//! Ports of the server besides that of the API: those of mounts, and that of the metrics.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use carillon_api::door::Door;
+use carillon_api::{ApiState, Mount, metrics_router, mount_router};
+use carillon_config::Config;
+
+/// Open ports, before anything is served at them.
+pub(super) struct FurtherListeners {
+    mounts: Vec<(Mount, TcpListener)>,
+    metrics: Option<TcpListener>,
+}
+
+impl FurtherListeners {
+    /// Opens the ports that the configuration names.
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut mounts = Vec::new();
+        for mount in Mount::ALL {
+            let settings = mount.settings(&config.compat);
+            if let Some(address) = settings.listen.filter(|_| settings.enabled) {
+                mounts.push((mount, listen(address).await?));
+            }
+        }
+        let metrics = match config.metrics.listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { mounts, metrics })
+    }
+
+    /// Returns the mounts that have ports, with their addresses.
+    pub(super) fn mounts(&self) -> anyhow::Result<Vec<(Mount, SocketAddr)>> {
+        self.mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?))).collect()
+    }
+
+    /// Returns the address of the metrics, if they have a port.
+    pub(super) fn metrics(&self) -> anyhow::Result<Option<SocketAddr>> {
+        Ok(self.metrics.as_ref().map(TcpListener::local_addr).transpose()?)
+    }
+
+    /// Makes the entry of each port.
+    pub(super) fn doors(&self, config: &Config, api: &Arc<ApiState>) -> Vec<Door> {
+        let mounts = self.mounts.iter().map(|(mount, _)| mount_router(*mount, api));
+        let routers = mounts.chain(self.metrics.iter().map(|_| metrics_router(api)));
+        let server = &config.server;
+        routers.map(|router| Door::new(router, server.request_timeout.get(), server.concurrent_requests)).collect()
+    }
+
+    /// Returns the ports, in the order of [`Self::doors`].
+    pub(super) fn into_listeners(self) -> impl Iterator<Item = TcpListener> {
+        self.mounts.into_iter().map(|(_, listener)| listener).chain(self.metrics)
+    }
+}
+
+/// Opens a port.
+pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}

@@ -13,6 +13,8 @@ mod fuzz;
 mod hostile_values;
 mod strangers;
 mod tenants;
+#[cfg(test)]
+mod web_pages;
 
 mod changes;
 mod contents;

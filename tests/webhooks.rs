@@ -217,7 +217,7 @@ async fn a_groups_signer_is_given_no_key_but_the_groups_own() {
 async fn the_curl_of_the_readme_works() {
     let (_, host, receiver) = start().await;
     let readme = std::fs::read_to_string(repository().join("plugins/standard-webhooks/README.md")).unwrap();
-    let (_, rest) = readme.split_once("/v1/keys/hook -d '").unwrap();
+    let (_, rest) = readme.split_once("/v1/keys/hook --json '").unwrap();
     let key: Value = serde_json::from_str(rest.split_once('\'').unwrap().0).unwrap();
     host.api.put("/v1/keys/hook", key.clone()).await.expect(204);
     put_group(&host, "g", &["hook"]).await;

@@ -80,7 +80,11 @@ impl Shell {
 
 async fn alone(mount: &str) -> (Mounted, u16) {
     let key = format!("compat.{mount}.listen");
-    let at = Mounted::with(mount, |setup| setup.set("auth.enabled", "false").set(&key, "127.0.0.1:0")).await;
+    // The READMEs call the servers by names, which a server without tokens must know.
+    let at = Mounted::with(mount, |setup| {
+        setup.set("auth.enabled", "false").set(&key, "127.0.0.1:0").set("server.public_url", &format!("http://{mount}"))
+    });
+    let at = at.await;
     let port = at.host.mounts()[0].1.port();
     (at, port)
 }

@@ -3,6 +3,7 @@
 //! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
 
 pub mod auth;
+mod browser_guard;
 pub mod client;
 mod compat;
 pub mod connections;
@@ -88,6 +89,8 @@ pub struct ApiState {
 pub struct ApiConfig {
     /// Whether requests need a token.
     pub auth: bool,
+    /// Refuses requests of web pages where no token is required.
+    pub browser_guard: Option<Arc<BrowserGuard>>,
     /// Bounds of requests.
     pub limits: ApiLimits,
     /// Routes that need no token, besides those for the server's health.
@@ -175,6 +178,10 @@ pub fn mount_router(mount: Mount, api: &Arc<ApiState>) -> Router {
 
 /// What holds for every request.
 fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
+    let mut routes = routes.layer(DefaultBodyLimit::max(api.config.limits.body));
+    if let Some(guard) = &api.config.browser_guard {
+        routes = routes.layer(from_fn_with_state(Arc::clone(guard), browser_guard::refuse_pages));
+    }
     routes
         .layer(from_fn_with_state(Arc::clone(api), count))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))

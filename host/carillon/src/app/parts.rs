@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::VERSION;
 use super::zone::with_local_zone;
-use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, EventStreams, Lifecycle, OpenRoutes};
+use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, BrowserGuard, EventStreams, Lifecycle, OpenRoutes};
 use carillon_config::{Config, Size};
 use carillon_engine::cluster::Describe;
 use carillon_engine::delivery::settle::RetryBounds;
@@ -109,7 +109,18 @@ fn api_config(config: &Config) -> ApiConfig {
         wait: config.server.request_timeout.get() * 2 / 3,
     };
     let open = OpenRoutes { metrics: config.metrics.listen.is_none(), openapi: config.server.openapi };
-    ApiConfig { auth: config.auth.enabled, limits, open, compat: with_local_zone(&config.compat) }
+    let (auth, browser_guard) = (config.auth.enabled, browser_guard(config));
+    ApiConfig { auth, browser_guard, limits, open, compat: with_local_zone(&config.compat) }
+}
+
+/// Makes the guard against web pages, for a server that requires no token.
+fn browser_guard(config: &Config) -> Option<Arc<BrowserGuard>> {
+    if config.auth.enabled {
+        return None;
+    }
+    let mounts = config.compat.mounts().into_iter().filter_map(|mount| mount.listen);
+    let listen = mounts.chain(config.metrics.listen).chain([config.server.listen]);
+    Some(Arc::new(BrowserGuard::new(listen, config.server.public_url.clone())))
 }
 
 fn intake_limits(config: &Config) -> IntakeLimits {

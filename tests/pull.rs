@@ -6,7 +6,7 @@ use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 
 use crate::support::queue::{counts, host, lease, one, say};
-use crate::support::{Api, Setup, TestHost, eventually, eventually_while, ms, soon};
+use crate::support::{Api, ManualClock, Setup, TestHost, eventually, eventually_while, ms, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
 

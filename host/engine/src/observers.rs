@@ -163,7 +163,7 @@ impl ObserverRunner {
     }
 
     fn change_report(&self, group: GroupId, change: impl FnOnce(&mut Report)) {
-        let exists = |group| self.catalog.group_by_id(group).is_some();
+        let exists = |group| self.services.catalog.group_by_id(group).is_some();
         change(self.lock().reports.entry(group, exists).or_default());
     }
 

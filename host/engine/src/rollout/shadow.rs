@@ -252,7 +252,7 @@ impl Shadows {
 
     /// Changes the counts of a shadow. They begin anew with each shadow that is set.
     fn account<T>(&self, group: GroupId, shadow: Shadow, change: impl FnOnce(&mut Tally) -> T) -> T {
-        let exists = |group| self.catalog.group_by_id(group).is_some();
+        let exists = |group| self.services.catalog.group_by_id(group).is_some();
         let mut accounts = self.lock();
         let (known, tally) = accounts.entry(group, exists).or_insert_with(|| (shadow.clone(), Tally::default()));
         if *known != shadow {

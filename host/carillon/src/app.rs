@@ -33,6 +33,7 @@ use carillon_core::shutdown::{Signal, signal};
 use carillon_engine::cluster::{CatalogRefresh, Cluster, ClusterTimes, PeerSync};
 use carillon_engine::delivery::egress::Guard;
 use carillon_engine::delivery::send::Sender;
+use carillon_engine::delivery::settle::RetryBounds;
 use carillon_engine::dispatch::aborts::Aborter;
 use carillon_engine::dispatch::dispatcher::Dispatcher;
 use carillon_engine::dispatch::limiter::Limiter;
@@ -41,7 +42,6 @@ use carillon_engine::health::Health;
 use carillon_engine::intake::make_requested_jobs;
 use carillon_engine::loops::Loops;
 use carillon_engine::maintenance::prune::Pruner;
-use carillon_engine::delivery::settle::RetryBounds;
 use carillon_engine::maintenance::rescue::Rescuer;
 use carillon_engine::schedules::ScheduleRunner;
 use carillon_engine::services::Services;
@@ -137,11 +137,22 @@ impl App {
     pub async fn start(config: Config, clock: Arc<dyn Clock>, times: ClusterTimes) -> anyhow::Result<Self> {
         // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let files = FileShares::of_process();
         let home = Home::of(&config)?;
-        let Opened { store, clock, shared } = open_store(&config, clock).await?;
-        let vault = unlock(&master_key(&config, &home), Unfit::Refuse, &*store, &*clock).await?;
-        let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
+        let opened = open_store(&config, clock).await?;
+        let store = Arc::clone(&opened.store);
+        let started = Self::start_on(opened, config, &home, times).await;
+        if started.is_err() {
+            // Otherwise the database would be in use until its threads have ended.
+            store.close().await;
+        }
+        started
+    }
+
+    async fn start_on(opened: Opened, config: Config, home: &Home, times: ClusterTimes) -> anyhow::Result<Self> {
+        let files = FileShares::of_process();
+        let Opened { store, clock, shared } = opened;
+        let vault = unlock(&master_key(&config, home), Unfit::Refuse, &*store, &*clock).await?;
+        let runtime = Arc::new(start_runtime(&config, home, &vault)?);
         let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
         declare::configured(&config, &catalog).await?;
         declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
@@ -212,7 +223,8 @@ impl App {
     fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>) {
         let (services, dispatcher, leases) = (&self.services, &self.dispatcher, &self.dispatcher.lease_keeper());
         let (first, last) = ((&self.loops, &self.stop), (&self.lasting_loops, dispatcher.interrupt()));
-        let rescuer = Arc::new(Rescuer::new(services.clone(), dispatcher.lease_keeper(), RetryBounds::new(&config.limits)));
+        let rescuer =
+            Arc::new(Rescuer::new(services.clone(), dispatcher.lease_keeper(), RetryBounds::new(&config.limits)));
         let pruner = Arc::new(Pruner::new(services.clone(), config.retention.clone()));
         let aborter = Arc::new(Aborter::new(services.clone(), dispatcher.lease_keeper()));
         self.supervise(first, "dispatcher", dispatcher, |dispatcher, stop| dispatcher.run(stop));

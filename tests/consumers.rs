@@ -132,7 +132,7 @@ async fn a_lease_that_ends_is_seen_when_it_ends() {
         clock.advance(Duration::from_millis(800));
         let id = host.api.job_id("q", json!({})).await;
         let leased = lease(&host.api, json!({"lease": "1s"})).await.remove(0);
-        // The sweeper, which looks once in a second, looks in between.
+        // The rescuer, which looks once in a second, looks in between.
         let sentinel = host.api.job_id("paused", json!({"limits": {"ttl": "100ms"}})).await;
         clock.advance(Duration::from_millis(300));
         host.api.until_state(&sentinel, "expired").await;

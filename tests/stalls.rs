@@ -36,7 +36,7 @@ async fn stall(clock: &ManualClock, shell: &mut SqliteConnection, before: Durati
     sqlx::query("COMMIT").execute(&mut *shell).await.unwrap();
 }
 
-/// Returns when the present leases were extended, and the sweeper has seen the present time twice: what it would take back, it has.
+/// Returns when the present leases were extended, and the rescuer has seen the present time twice: what it would take back, it has.
 async fn swept(clock: &ManualClock, host: &TestHost, shell: &mut SqliteConnection) {
     for _ in 0..2 {
         let sentinel = host.api.job_id("paused", json!({"url": "http://127.0.0.1:9/", "limits": {"ttl": "1s"}})).await;

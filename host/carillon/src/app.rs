@@ -163,9 +163,10 @@ impl App {
         let concurrency = concurrency(&config, files);
         let (limiter, stop) = (Arc::new(Limiter::new(concurrency, payloads(&config))), CancellationToken::new());
         let describe = describe(&config, concurrency, address, &limiter, &stop);
+        let cluster_clock = Arc::clone(&clock);
         let cluster = match shared {
-            Some(_) => Cluster::new(Arc::clone(&clock), times, describe),
-            None => Cluster::alone(Arc::clone(&clock), describe),
+            Some(_) => Cluster::new(cluster_clock, times, describe),
+            None => Cluster::alone(cluster_clock, describe),
         };
         let cluster = Arc::new(cluster);
         let notifier = Arc::default();

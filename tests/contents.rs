@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Receiver, TestHost, id_of};
+use crate::support::{Answer, Receiver, TestHost, id_of};
 
 async fn host_with_group() -> (TestHost, Receiver) {
     let host = TestHost::start().await;
@@ -123,4 +123,32 @@ async fn the_jobs_of_all_groups_are_one_list() {
     assert!(host.api.for_tenant("t").get("/v1/jobs").await.items().is_empty());
     host.api.get("/v1/jobs?state=nonsense").await.problem(400);
     host.api.get("/v1/jobs?created_from=nonsense").await.problem(400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewer_sees_no_credentials_in_urls_and_headers() {
+    let host = TestHost::start().await;
+    let receiver = Receiver::start().await;
+    let onward = format!("{}?session_token=s3cret&b=2", receiver.url("/onward"));
+    receiver.on("/", [Answer::status(307).header("location", &onward)]);
+    receiver.on("/onward", [Answer::body(200, "ok").header("set-cookie", "id=s3cret").header("x-plain", "seen")]);
+    host.api.put_group("g", json!({"limits": {"redirects": 1}})).await;
+    let url = receiver.url("/?api_key=s3cret&a=1").replace("http://", "http://user:s3cret@");
+    let job = json!({"url": url, "headers": {"X-Api-Key": "s3cret"}, "payload_text": "s3cret"});
+    let id = host.api.job_id("g", job.clone()).await;
+    host.api.until_state(&id, "succeeded").await;
+    host.api.put("/v1/schedules/s", json!({"group": "g", "cron": "0 0 1 1 *", "job": job})).await.expect(201);
+    let token = host.api.post("/v1/tokens", json!({"role": "viewer"})).await.expect(201);
+    let viewer = host.api.with_token(token["token"].as_str().unwrap());
+    for path in ["/v1/jobs", "/v1/groups/g/jobs", "/v1/schedules", "/v1/schedules/s"]
+    {
+        let shown = viewer.get(path).await.expect(200).to_string();
+        assert!(!shown.contains("s3cret") && !shown.contains("user:"), "{path}: {shown}");
+        assert!(shown.contains("api_key=***&a=1"), "{path}: {shown}");
+    }
+    let shown = viewer.get(&format!("/v1/jobs/{id}/attempts")).await.expect(200).to_string();
+    assert!(!shown.contains("s3cret"), "{shown}");
+    assert!(shown.contains("session_token=***&b=2") && shown.contains("seen"), "{shown}");
+    let attempt = host.api.attempts(&id).await.remove(0);
+    assert!(attempt.to_string().contains("session_token=s3cret"), "a producer sees it: {attempt}");
 }

@@ -265,3 +265,26 @@ async fn consumers_retry_no_sooner_and_no_more_often_than_the_server_allows() {
     let dead = host.api.until_state(&id, "dead").await;
     assert_eq!(dead["attempt_count"], 2, "{dead}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ticket_of_a_lease_cannot_be_computed_or_changed() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let (_, host) = host().await;
+    host.api.job_id("q", json!({})).await;
+    let leased = one(&host.api).await;
+    let token = leased["token"].as_str().unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
+    assert_eq!(bytes.len(), 48, "the job, the lease, its time, and 128 bits that only the server can make");
+    for index in 0..bytes.len() {
+        let mut forged = bytes.clone();
+        forged[index] ^= 1;
+        let path = format!("/v1/leases/{}/complete", URL_SAFE_NO_PAD.encode(forged));
+        host.api.post(&path, json!({})).await.problem(404);
+    }
+    host.api
+        .post(&format!("/v1/leases/{}/complete", URL_SAFE_NO_PAD.encode(&bytes[..32])), json!({}))
+        .await
+        .problem(404);
+    say(&host.api, &leased, "complete", json!({})).await.expect(200);
+}

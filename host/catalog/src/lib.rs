@@ -35,6 +35,7 @@ mod state;
 #[cfg(test)]
 mod stored_documents;
 mod tenants;
+mod tickets;
 mod tokens;
 mod tried;
 mod validation;
@@ -61,6 +62,7 @@ pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 pub use self::signers::{SignerDoc, Signers};
 pub use self::tenants::{PutTenant, TenantPatch, TenantUsage};
+pub use self::tickets::TICKET_MAC_LEN;
 pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Initiator, Move, Rollout};

@@ -9,6 +9,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -22,6 +23,9 @@ use carillon_core::clock;
 
 /// Length of the authentication code in front of the content, in bytes.
 const MAC_LEN: usize = 32;
+
+/// Permissions of the directory: only the server's user reads it.
+const OWNER_ONLY: u32 = 0o700;
 
 /// Part of the name of each file, complete or half written.
 const EXTENSION: &str = ".cwasm";
@@ -113,7 +117,7 @@ impl Cache {
 
 /// Writes a file under a temporary name, renames it into its place, and returns the size of the file that it replaced.
 fn write(dir: &Path, name: &str, content: &[u8]) -> std::io::Result<u64> {
-    std::fs::create_dir_all(dir)?;
+    std::fs::DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(dir)?;
     let place = dir.join(name);
     let before = std::fs::metadata(&place).map_or(0, |file| file.len());
     let mut file = tempfile::Builder::new().prefix(&format!("{name}.")).tempfile_in(dir)?;
@@ -168,6 +172,15 @@ mod tests {
             }
         }
         there
+    }
+
+    #[tokio::test]
+    async fn directory_is_readable_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("plugin-cache");
+        cache(&place, 1).put(&Digest::of(b"a"), &[0; 10]).await;
+        assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o777, OWNER_ONLY);
     }
 
     #[tokio::test]

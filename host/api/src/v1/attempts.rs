@@ -12,6 +12,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query};
+use super::disclosure::Disclosure;
 use super::jobs::{Named, find_job};
 use super::{Page, Paging, foreign_cursor};
 use carillon_core::job::{AttemptDetail, AttemptRecord, State as JobState};
@@ -80,6 +81,16 @@ impl AttemptView {
             decision,
         }
     }
+
+    /// Returns the attempt as a reader with this access sees it.
+    fn disclosed(mut self, disclosure: Disclosure) -> Self {
+        for url in &mut self.detail.redirects {
+            *url = disclosure.url(url);
+        }
+        let headers = std::mem::take(&mut self.response_headers).into_iter();
+        self.response_headers = headers.map(|header| disclosure.response_header(header)).collect();
+        self
+    }
 }
 
 /// Returns the text of a body. If only its first bytes were kept, its last character may be incomplete, and is left out then.
@@ -106,7 +117,8 @@ pub(in super::super) async fn list(
     let after = paging.cursor.as_deref().map(str::parse).transpose();
     let after = after.map_err(|_| foreign_cursor())?;
     let attempts = api.services.store.attempts(access.tenant.id, job.id(), after.unwrap_or(0), limit + 1).await?;
-    let views = attempts.into_iter().map(AttemptView::of).collect();
+    let disclosure = Disclosure::from(&access);
+    let views = attempts.into_iter().map(|attempt| AttemptView::of(attempt).disclosed(disclosure)).collect();
     Ok(Json(Page::cut(views, limit, |attempt| attempt.number.to_string())))
 }
 

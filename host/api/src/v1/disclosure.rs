@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::super::auth::Access;
 use carillon_catalog::AccessRole;
+use carillon_core::job::{is_secret_name, outlined_url};
 use carillon_engine::intake::headers::{HeaderView, HeadersInput};
 
 /// What a viewer sees in place of the value of a header.
@@ -41,6 +42,17 @@ impl Disclosure {
         if self == Self::Contents || is_harmless { shown } else { HeaderView { value: HIDDEN.to_owned(), ..shown } }
     }
 
+    /// Returns a header of a response as it is shown: an outline hides the values of those that carry credentials, such as `Set-Cookie`.
+    pub(super) fn response_header(self, header: HeaderView) -> HeaderView {
+        let is_hidden = self == Self::Outline && is_secret_name(&header.name);
+        if is_hidden { HeaderView { value: HIDDEN.to_owned(), ..header } } else { header }
+    }
+
+    /// Returns a URL as it is shown: to an outline belong neither user info nor credentials in the query.
+    pub(super) fn url(self, url: &str) -> String {
+        if self == Self::Contents { url.to_owned() } else { outlined_url(url) }
+    }
+
     /// A job's document as it is shown: without payloads and values of headers, those of the jobs that follow included.
     pub(super) fn document(self, text: &str) -> serde_json::Result<Box<RawValue>> {
         match self {
@@ -63,6 +75,10 @@ fn outlined(text: &str) -> serde_json::Result<Fields> {
                 let headers = headers.as_given().into_iter().map(|header| Disclosure::Outline.header(header));
                 *value = to_raw_value(&headers.collect::<Vec<_>>())?;
             }
+            "url" => {
+                let url: Option<String> = serde_json::from_str(value.get())?;
+                *value = to_raw_value(&url.map(|url| outlined_url(&url)))?;
+            }
             "on_success" | "on_failure" if value.get() != "null" => *value = to_raw_value(&outlined(value.get())?)?,
             _ => {}
         }
@@ -78,7 +94,7 @@ mod tests {
     #[test]
     fn outline_of_a_document_has_no_payload_and_no_credentials() {
         let job = json!({
-            "url": "http://x/", "payload": {"card": "4111"}, "headers": {"Authorization": "Bearer s3cret", "Content-Type": "a/b"},
+            "url": "http://u:s3cret@x/?api_key=s3cret&a=1", "payload": {"card": "4111"}, "headers": {"Authorization": "Bearer s3cret", "Content-Type": "a/b"},
             "on_success": {"url": "http://y/", "payload_text": "s3cret", "on_failure": {"headers": [["X-Key", "s3cret"]]}},
         });
         let text = job.to_string();
@@ -86,7 +102,7 @@ mod tests {
         let outline = Disclosure::Outline.document(&text).unwrap();
         assert!(!outline.get().contains("s3cret") && !outline.get().contains("4111"), "{outline}");
         let outline: Value = serde_json::from_str(outline.get()).unwrap();
-        assert_eq!(outline["url"], "http://x/");
+        assert_eq!(outline["url"], "http://x/?api_key=***&a=1");
         assert_eq!(outline["headers"][1], json!({"name": "Content-Type", "value": "a/b"}));
         assert_eq!(outline["on_success"]["on_failure"]["headers"][0]["name"], "X-Key");
     }

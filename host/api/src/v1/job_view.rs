@@ -137,6 +137,7 @@ impl JobView {
     /// The same as somebody sees it who may see so much.
     pub(super) fn disclosed(mut self, disclosure: Disclosure) -> Self {
         if let Some(request) = &mut self.request {
+            request.url = disclosure.url(&request.url);
             let headers = std::mem::take(&mut request.headers).into_iter();
             request.headers = headers.map(|header| disclosure.header((header.name, header.value))).collect();
         }

@@ -21,8 +21,9 @@ use super::super::input::{OptionalBody, Path};
 use super::find_group;
 use super::handed_over::HandedOver;
 use super::job_view::JobView;
+use carillon_catalog::{Catalog, TICKET_MAC_LEN};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{JobId, LeasedJob, State as JobState, Token};
+use carillon_core::job::{JobId, LeasedJob, State as JobState, TenantId, Token};
 use carillon_engine::dispatch::pull::{ConsumerReport, LeaseError, LeaseRequest, LeaseTicket};
 use carillon_policy::binding::parse_period;
 
@@ -87,13 +88,13 @@ struct LeaseView {
 }
 
 impl LeaseView {
-    fn of(ticket: LeaseTicket, leased: LeasedJob, group: &str) -> Self {
+    fn of(token: String, leased: LeasedJob, group: &str) -> Self {
         let text = String::from_utf8(leased.body.to_vec());
         let payload_base64 = text.is_err().then(|| STANDARD.encode(&leased.body));
         let raw = |text: &String| RawValue::from_string(text.clone()).ok();
         let payload = text.as_ref().ok().filter(|_| leased.job.spec.is_json).and_then(raw);
         Self {
-            token: write_ticket(ticket),
+            token,
             expires_at: leased.until.to_string(),
             attempt: leased.number(),
             payload_text: text.ok().filter(|_| payload.is_none()),
@@ -104,22 +105,35 @@ impl LeaseView {
     }
 }
 
-/// The lease as a text that fits into a path.
-fn write_ticket(ticket: LeaseTicket) -> String {
+/// Length of a ticket without its authentication code, in bytes.
+const TICKET_LEN: usize = 32;
+
+/// Returns the text of a lease's ticket for paths: the lease and an authentication code, so that only the server can make it.
+fn write_ticket(catalog: &Catalog, tenant: TenantId, ticket: LeaseTicket) -> String {
     let mut bytes = ticket.job.0.as_bytes().to_vec();
     bytes.extend(ticket.token.0.to_be_bytes());
     bytes.extend(ticket.since.0.to_be_bytes());
+    let mac = catalog.ticket_mac(tenant, &bytes);
+    bytes.extend(mac);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_ticket(text: &str) -> Option<LeaseTicket> {
-    let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-    let number = |range| Some(i64::from_be_bytes(bytes.get::<std::ops::Range<usize>>(range)?.try_into().ok()?));
-    Some(LeaseTicket {
-        job: JobId(uuid::Uuid::from_slice(&bytes[..16]).ok()?),
-        token: Token(number(16..24)?),
-        since: UnixMs(number(24..32)?),
-    })
+/// Returns the lease of a ticket's text. A text that the server did not make for this tenant is unknown.
+fn read_ticket(catalog: &Catalog, tenant: TenantId, text: &str) -> Result<LeaseTicket, Problem> {
+    let read = || {
+        let bytes: [u8; TICKET_LEN + TICKET_MAC_LEN] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let (ticket, mac) = bytes.split_first_chunk::<TICKET_LEN>()?;
+        if !catalog.is_ticket_mac(tenant, ticket, mac.try_into().ok()?) {
+            return None;
+        }
+        let number = |range| Some(i64::from_be_bytes(ticket.get::<std::ops::Range<usize>>(range)?.try_into().ok()?));
+        Some(LeaseTicket {
+            job: JobId(uuid::Uuid::from_slice(&ticket[..16]).ok()?),
+            token: Token(number(16..24)?),
+            since: UnixMs(number(24..32)?),
+        })
+    };
+    read().ok_or_else(|| Problem::unknown("lease", text))
 }
 
 /// Leases jobs that have no URL: the most urgent first, then the oldest. With `wait`, the request waits for a job. The list is empty if there
@@ -150,7 +164,10 @@ pub(in super::super) async fn lease(
     }
     let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
     let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;
-    let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| LeaseView::of(*ticket, leased.clone(), &group.name);
+    let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| {
+        let token = write_ticket(&api.services.catalog, access.tenant.id, *ticket);
+        LeaseView::of(token, leased.clone(), &group.name)
+    };
     let answer = serde_json::to_vec(&LeasesView { leases: handover.leases().iter().map(view).collect() });
     let answer = answer.map_err(|error| {
         tracing::error!(%error, "serializing leases failed");
@@ -193,7 +210,7 @@ pub(in super::super) async fn extend(
     Path(token): Path<String>,
     OptionalBody(doc): OptionalBody<ExtendDoc>,
 ) -> Result<Json<ExtendedView>, Problem> {
-    let ticket = read_ticket(&token).ok_or_else(|| Problem::unknown("lease", &token))?;
+    let ticket = read_ticket(&api.services.catalog, access.tenant.id, &token)?;
     let lease = lease_time("/lease", doc.lease.as_deref())?;
     let until = api.pull.extend(access.tenant.id, ticket, lease).await.map_err(|lost| problem(lost, &token))?;
     Ok(Json(ExtendedView { expires_at: until.to_string() }))
@@ -259,7 +276,7 @@ pub(in super::super) async fn release(
 }
 
 async fn end(api: &ApiState, access: &Access, token: &str, said: ConsumerReport) -> Result<Json<EndedView>, Problem> {
-    let ticket = read_ticket(token).ok_or_else(|| Problem::unknown("lease", token))?;
+    let ticket = read_ticket(&api.services.catalog, access.tenant.id, token)?;
     let ended = api.pull.end(access.tenant.id, ticket, said).await;
     let (state, next_run_at) = ended.map_err(|lost| problem(lost, token))?;
     Ok(Json(EndedView { state, next_run_at: next_run_at.map(|at| at.to_string()) }))

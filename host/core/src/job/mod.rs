@@ -46,7 +46,7 @@ pub use self::record::{
     Timings, VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
-pub use self::shown_url::{HIDDEN_PASSWORD, shown_document, shown_url};
+pub use self::shown_url::{HIDDEN_PASSWORD, is_secret_name, outlined_url, shown_document, shown_url};
 pub use self::skip::{SkipReason, SkippedTicks};
 pub use self::state::State;
 pub use self::template::FollowUp;

@@ -1,4 +1,4 @@
-//! Hides passwords in URLs: a reader of a job need not know the password of its receiver.
+//! Hides credentials in URLs: a reader of a job need not know the password of its receiver.
 
 use url::Url;
 
@@ -16,6 +16,46 @@ pub fn shown_url(url: &str) -> String {
         },
         _ => url.to_owned(),
     }
+}
+
+/// Endings of the names of headers and query parameters whose values are credentials.
+const SECRET_ENDINGS: [&str; 7] = ["key", "token", "secret", "signature", "password", "authorization", "cookie"];
+
+/// Returns whether a header or query parameter of this name has a credential as its value.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Returns a URL for people who may see no credentials: without user info, and with the values of query parameters hidden whose names say that
+/// they are credentials ([`is_secret_name`]).
+#[must_use]
+pub fn outlined_url(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else { return url.to_owned() };
+    let has_user = !parsed.username().is_empty() || parsed.password().is_some();
+    let is_hidden = |part: &str| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let name = url::form_urlencoded::parse(name.as_bytes()).next();
+        !value.is_empty() && name.is_some_and(|(name, _)| is_secret_name(&name))
+    };
+    let has_secret = parsed.query().is_some_and(|query| query.split('&').any(is_hidden));
+    if !has_user && !has_secret {
+        return url.to_owned();
+    }
+    if has_secret {
+        let hide = |part: &str| match part.split_once('=').filter(|_| is_hidden(part)) {
+            Some((name, _)) => format!("{name}={HIDDEN_PASSWORD}"),
+            None => part.to_owned(),
+        };
+        let query = parsed.query().map(|query| query.split('&').map(hide).collect::<Vec<_>>().join("&"));
+        parsed.set_query(query.as_deref());
+    }
+    if parsed.set_username("").and_then(|()| parsed.set_password(None)).is_err() {
+        // The URL has no host, and so no user info.
+        return parsed.into();
+    }
+    parsed.into()
 }
 
 /// Returns a job document in JSON with the password of its `url` hidden.
@@ -57,6 +97,21 @@ mod tests {
             ("no url", "no url"),
         ] {
             assert_eq!(shown_url(url), shown);
+        }
+    }
+
+    #[test]
+    fn outline_of_a_url_has_no_credentials() {
+        for (url, outlined) in [
+            ("http://user:secret@h/p?q=1#f", "http://h/p?q=1#f"),
+            ("http://user@h/", "http://h/"),
+            ("http://h/?api_key=s3cret&a=1&X-Amz-Signature=s3cret", "http://h/?api_key=***&a=1&X-Amz-Signature=***"),
+            ("http://h/?access%5Ftoken=s3cret&Client-Secret=s3cret", "http://h/?access%5Ftoken=***&Client-Secret=***"),
+            ("http://h/?PASSWORD=&keys=2&token", "http://h/?PASSWORD=&keys=2&token"),
+            ("http://h/a%2Fb?x=%20", "http://h/a%2Fb?x=%20"),
+            ("no url", "no url"),
+        ] {
+            assert_eq!(outlined_url(url), outlined);
         }
     }
 

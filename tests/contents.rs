@@ -140,8 +140,7 @@ async fn viewer_sees_no_credentials_in_urls_and_headers() {
     host.api.put("/v1/schedules/s", json!({"group": "g", "cron": "0 0 1 1 *", "job": job})).await.expect(201);
     let token = host.api.post("/v1/tokens", json!({"role": "viewer"})).await.expect(201);
     let viewer = host.api.with_token(token["token"].as_str().unwrap());
-    for path in ["/v1/jobs", "/v1/groups/g/jobs", "/v1/schedules", "/v1/schedules/s"]
-    {
+    for path in ["/v1/jobs", "/v1/groups/g/jobs", "/v1/schedules", "/v1/schedules/s"] {
         let shown = viewer.get(path).await.expect(200).to_string();
         assert!(!shown.contains("s3cret") && !shown.contains("user:"), "{path}: {shown}");
         assert!(shown.contains("api_key=***&a=1"), "{path}: {shown}");

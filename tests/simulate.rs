@@ -118,3 +118,43 @@ async fn imagined_answers_that_make_no_sense_are_refused() {
         host.api.post("/v1/groups/g/policy/simulate", trial).await.problem_at(status, pointer);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producer_sees_only_signatures_that_a_delivery_now_would_carry() {
+    let host = TestHost::start().await;
+    for key in ["used", "unused"] {
+        host.api.put(&format!("/v1/keys/{key}"), json!({"secret": key})).await.expect(204);
+    }
+    host.api.put_group("plain", json!({})).await;
+    host.api.put_group("signed", json!({"sign": {"plugin": "werkzeug-cookie", "keys": ["used"]}})).await;
+    let token = host.api.post("/v1/tokens", json!({"role": "producer"})).await.expect(201);
+    let producer = host.api.with_token(token["token"].as_str().unwrap());
+    let job = json!({"url": "http://127.0.0.1:9/", "payload": {"user": "admin"}});
+    let sign = |key: &str| json!({"sign": {"plugin": "werkzeug-cookie", "keys": [key]}});
+    let encode = json!({"encode": [{"plugin": "base64-envelope"}]});
+    let sent = json!({"auth_headers": {"X-Key": "unused"}});
+    let now = json!("2020-01-01T00:00:00Z");
+    for (group, policy, now) in [
+        ("plain", sign("unused"), None),
+        ("plain", sign("used"), None),
+        ("plain", encode.clone(), None),
+        ("plain", sent, None),
+        ("signed", sign("unused"), None),
+        ("signed", json!({"sign": null}), None),
+        ("signed", encode, None),
+        ("signed", json!({}), Some(&now)),
+    ] {
+        let path = format!("/v1/groups/{group}/policy/simulate");
+        let mut ask = json!({"job": job, "policy": policy});
+        if let Some(now) = now {
+            ask["now"] = now.clone();
+        }
+        producer.post(&path, ask.clone()).await.problem(403);
+        host.api.post(&path, ask).await.expect(200);
+    }
+    let signed = "/v1/groups/signed/policy/simulate";
+    producer.post(signed, json!({"job": job})).await.expect(200);
+    let retry = json!({"retry": {"config": {"kind": "fixed", "base": "9s"}}});
+    producer.post(signed, json!({"job": job, "policy": retry})).await.expect(200);
+    producer.post("/v1/groups/plain/policy/simulate", json!({"job": job, "now": now})).await.expect(200);
+}

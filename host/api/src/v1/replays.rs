@@ -15,7 +15,7 @@ use super::super::input::{Body, OptionalBody, Path, Query};
 use super::find_group;
 use super::jobs::{FilterDoc, Named, find_readable_job, instant};
 use super::shadow::{DifferenceView, TallyView};
-use carillon_catalog::Group;
+use carillon_catalog::{AccessRole, Group};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, Job, JobId};
 use carillon_engine::delivery::attempt::NotReplayable;
@@ -133,6 +133,12 @@ pub(super) async fn load_record(api: &ApiState, job: Job) -> Result<Record, Prob
     Ok(Record { attempts: api.services.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
 }
 
+/// Returns whether the requests that this version makes may be shown: to an admin always; to others only what a delivery now would carry too,
+/// which is the version in force.
+fn shows_requests(access: &Access, group: &Group, version: i64) -> bool {
+    access.role >= AccessRole::Admin || version == group.rollout.active.number
+}
+
 fn refused(NotReplayable(why): NotReplayable) -> Problem {
     Problem::conflict(why)
 }
@@ -156,7 +162,11 @@ pub(in super::super) async fn replay(
     let version = doc.version.unwrap_or(attempt.detail.binding_version);
     let difference = api.rollouts.replay(&group, version, &record, attempt.number).await.map_err(refused)?;
     let same = difference.is_none();
-    Ok(Json(ReplayView { version, same, difference: (&difference).into() }))
+    let mut difference = DifferenceView::from(&difference);
+    if !shows_requests(&access, &group, version) {
+        difference = difference.without_request();
+    }
+    Ok(Json(ReplayView { version, same, difference }))
 }
 
 /// Backtests a version of the group's policy: decides recorded attempts again, and compares the decisions. Nothing is sent or stored.
@@ -199,11 +209,15 @@ pub(in super::super) async fn backtest(
             break;
         }
     }
+    let mut tally = TallyView::from(&done.tally);
+    if !shows_requests(&access, &group, version) {
+        tally = tally.without_requests();
+    }
     Ok(Json(BacktestView {
         version,
         jobs: seen,
         total_jobs,
-        tally: (&done.tally).into(),
+        tally,
         uncertain: done.tally.uncertain,
         backtest_fuel: done.tally.shadow_fuel,
         skipped: done.skipped.into_iter().map(SkippedView::from).collect(),

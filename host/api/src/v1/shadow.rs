@@ -121,6 +121,21 @@ pub(super) struct DifferenceView {
     caveats: Vec<&'static str>,
 }
 
+impl DifferenceView {
+    /// Returns the comparison without the changes of the request, which show signatures.
+    pub(super) fn without_request(self) -> Self {
+        Self { request: None, ..self }
+    }
+}
+
+impl TallyView {
+    /// Returns the comparison without the changes of requests, which show signatures.
+    pub(super) fn without_requests(self) -> Self {
+        let differences = self.differences.into_iter().map(DifferenceView::without_request).collect();
+        Self { differences, ..self }
+    }
+}
+
 /// Decision of a version on an attempt.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct OpinionView {

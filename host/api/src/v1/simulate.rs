@@ -15,7 +15,7 @@ use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
 use super::find_group;
-use carillon_catalog::Group;
+use carillon_catalog::{AccessRole, Group};
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::TransportError;
 use carillon_core::job::{
@@ -156,10 +156,14 @@ pub(in super::super) async fn simulate(
         now => run_at(now.as_ref(), UnixMs(0), std::time::Duration::MAX).map_err(|error| error.moved_to("/now"))?,
     };
     let answers = answers(&doc)?;
+    let in_force = group;
     let group = match &doc.policy {
-        Some(policy) => candidate_of(&api, &group, policy).await?,
-        None => group,
+        Some(policy) => candidate_of(&api, &in_force, policy).await?,
+        None => Arc::clone(&in_force),
     };
+    if access.role < AccessRole::Admin {
+        check_signature(&in_force, &group, doc.now.is_some())?;
+    }
     let mut job = api
         .intake
         .new_job(&group, doc.job, now, &mut ValidationCache::default())
@@ -183,6 +187,27 @@ pub(in super::super) async fn simulate(
     });
     let (attempts, refused, plugins) = (attempts.collect(), forecast.refusal, forecast.uses);
     Ok(Json(SimulationView { request, error, refused, attempts, plugins, seed }))
+}
+
+/// Parts of a policy that make the request which a receiver trusts.
+const REQUEST_PARTS: [&str; 3] = ["encode", "sign", "auth_headers"];
+
+/// Refuses a simulation that would show a signature which no delivery now carries: of another signer, key or encoder than those in force, or of
+/// another time. A producer could otherwise have any text signed with any key.
+fn check_signature(in_force: &Group, simulated: &Group, is_other_time: bool) -> Result<(), Problem> {
+    let part =
+        |group: &Group, part: &str| group.effective.as_ref().ok().and_then(|policy| policy.doc.get(part).cloned());
+    let signs = simulated.effective.as_ref().is_ok_and(|policy| policy.sign.is_some());
+    if signs && is_other_time {
+        let detail = "a simulation at another time shows a signature that no delivery carries: it takes the role admin";
+        return Err(Problem::forbidden(detail));
+    }
+    match REQUEST_PARTS.into_iter().find(|name| part(in_force, name) != part(simulated, name)) {
+        Some(name) => Err(Problem::forbidden(format!(
+            "a candidate policy whose `{name}` differs from the group's takes the role admin, because the simulation shows its signature"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Returns the group under another policy of its own.

@@ -11,6 +11,7 @@ use super::signers::Signers;
 use super::{Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
 use carillon_core::job::TenantId;
 use carillon_core::json::read_value;
+use carillon_core::shares::Tenancy;
 use carillon_policy::binding::{Changes, Invalid, Quota, compose};
 use carillon_store::{Kind, Precondition, PutEntity};
 
@@ -101,6 +102,12 @@ impl Catalog {
     #[must_use]
     pub fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.state().tenants().cloned().collect()
+    }
+
+    /// Returns whether one tenant exists or several.
+    #[must_use]
+    pub fn tenancy(&self) -> Tenancy {
+        if self.state().tenants().nth(1).is_some() { Tenancy::Several } else { Tenancy::Single }
     }
 
     /// Makes a tenant, or replaces all of its settings.

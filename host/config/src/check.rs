@@ -46,6 +46,9 @@ fn server(config: &Config, checks: &mut Checks) {
     checks.period("server.header_read_timeout", server.header_read_timeout, MILLISECOND);
     checks.period("server.request_timeout", server.request_timeout, MILLISECOND);
     checks.between("server.concurrent_requests", server.concurrent_requests, 1, MANY);
+    checks.period("server.write_timeout", server.write_timeout, SECOND);
+    checks.between("server.connections", server.connections, 1, MANY);
+    checks.between("server.connections_per_peer", server.connections_per_peer, 1, MANY);
     checks.period("server.drain_timeout", server.drain_timeout, Duration::ZERO);
     checks.period("server.drain_notice", server.drain_notice, Duration::ZERO);
 }
@@ -161,6 +164,8 @@ fn policy(config: &Config, checks: &mut Checks) {
 fn limits(config: &Config, checks: &mut Checks) {
     checks.period("limits.retry_floor", config.limits.retry_floor, Duration::ZERO);
     checks.between("limits.attempts", config.limits.attempts, 1, u32::MAX);
+    checks.between("limits.tenant_share", config.limits.tenant_share, 0.01, 1.0);
+    checks.at_most("server.body_limit", config.server.body_limit, "limits.bodies", config.limits.bodies);
 }
 
 fn events(config: &Config, checks: &mut Checks) {

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -108,6 +109,15 @@ pub struct Server {
     pub request_timeout: Period,
     /// Largest number of concurrent requests.
     pub concurrent_requests: usize,
+    /// Time for which a response may make no progress.
+    pub write_timeout: Period,
+    /// Largest number of open connections.
+    pub connections: usize,
+    /// Largest number of them from one address.
+    pub connections_per_peer: usize,
+    /// Networks of proxies, for which `connections_per_peer` does not hold.
+    #[serde(deserialize_with = "values::networks")]
+    pub trusted_proxies: Vec<IpNet>,
     /// Time that running work has after the first signal to stop.
     pub drain_timeout: Period,
     /// Time for which `/readyz` reports the coming stop to load balancers before the port closes.

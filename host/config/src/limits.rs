@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::{Period, values};
+use super::{Period, Size, values};
 
 /// `[limits]`: bounds of what a tenant may ask for.
 #[derive(Clone, Debug, Deserialize)]
@@ -14,6 +14,10 @@ pub struct Limits {
     pub retry_floor: Period,
     /// Largest number of attempts of one job between redrives.
     pub attempts: u32,
+    /// Part of each pool that one tenant may hold while several tenants exist.
+    pub tenant_share: f64,
+    /// Largest size of the bodies of all requests that are received and processed.
+    pub bodies: Size,
 }
 
 /// `[metrics]`: place of the metrics.

@@ -9,6 +9,7 @@ mod metrics;
 mod process;
 #[cfg(test)]
 mod reference;
+mod request_labels;
 mod ring;
 
 use carillon_core::clock::UnixMs;
@@ -16,7 +17,8 @@ use carillon_core::job::{Admission, Job, JobId, LeasedJob, NewJob, Next, Settlem
 use carillon_store::{ChangeOutcome, InsertOutcome, JobChange, SettleOutcome};
 
 pub use self::event::{Details, Event, Fact, FactCode, Planned, Subject};
-pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
+pub use self::metrics::{Metrics, ObserverOutcome, ShadowOutcome};
+pub use self::request_labels::RequestLabels;
 pub use self::ring::{Cursor, Found, Ring, RingCapacity};
 
 /// Facts of a job that is about to be stored, published by the result of the insertion.

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
+use super::request_labels::RequestLabels;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{PluginUse, Settlement, SkippedTicks};
@@ -38,6 +39,11 @@ struct StateLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BoundLabel {
+    bound: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -90,27 +96,6 @@ pub enum ShadowOutcome {
     Dropped,
 }
 
-/// Labels of a request to the API.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    method: &'static str,
-    route: String,
-    status: u16,
-}
-
-/// Methods with a label of their own: clients can send any other word.
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
-
-impl RequestLabels {
-    /// Creates the labels of a request: its method, its route's pattern, and the status of its response. A method that HTTP does not define
-    /// is `other`.
-    #[must_use]
-    pub fn new(method: &str, route: &str, status: u16) -> Self {
-        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
-        Self { method, route: route.to_owned(), status }
-    }
-}
-
 /// All counters, gauges and histograms.
 pub struct Metrics {
     registry: Registry,
@@ -127,6 +112,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     observed: Family<OutcomeLabel, Counter>,
     shadowed: Family<OutcomeLabel, Counter>,
+    refused: Family<BoundLabel, Counter>,
     breakers_opened: Counter,
     breakers_open: Gauge,
     ready: Gauge,
@@ -164,6 +150,7 @@ impl Default for Metrics {
             requests: Family::default(),
             observed: Family::default(),
             shadowed: Family::default(),
+            refused: Family::default(),
             breakers_opened: Counter::default(),
             breakers_open: Gauge::default(),
             ready: Gauge::default(),
@@ -219,6 +206,11 @@ impl Metrics {
         registry.register("observer_events", "Events for observers, by outcome", self.observed.clone());
         registry.register("shadow_attempts", "Attempts for shadows, by outcome", self.shadowed.clone());
         registry.register("breakers_open", "Receivers whose circuit breaker is open now", self.breakers_open.clone());
+        registry.register(
+            "refused",
+            "What was refused because of a bound, by the bound's setting",
+            self.refused.clone(),
+        );
         registry.register("breakers_opened", "Circuit breakers that opened", self.breakers_opened.clone());
         let ready = "1 if jobs are accepted and delivered, as far as is known without a test write, otherwise 0";
         registry.register("ready", ready, self.ready.clone());
@@ -306,6 +298,11 @@ impl Metrics {
     pub fn plugins(&self, count: usize, bytes: usize) {
         self.plugins_loaded.set(i64::try_from(count).unwrap_or(i64::MAX));
         self.plugins_loaded_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Counts something that was refused because of a bound; `bound` is the name of its setting.
+    pub fn refused(&self, bound: &'static str) {
+        self.refused.get_or_create(&BoundLabel { bound }).inc();
     }
 
     /// Counts a circuit breaker that opened.
@@ -416,6 +413,7 @@ mod tests {
         let code = CodeLabel(FaultCode::Trap.into());
         metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code }).inc();
         metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
+        metrics.refused("events.streams");
         metrics
     }
 

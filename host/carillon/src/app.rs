@@ -161,7 +161,7 @@ impl App {
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
         let concurrency = concurrency(&config, files);
-        let (limiter, stop) = (Arc::new(Limiter::new(concurrency, payloads(&config))), CancellationToken::new());
+        let (limiter, stop) = (Arc::new(Limiter::new(concurrency, payloads(&config), config.limits.tenant_share)), CancellationToken::new());
         let describe = describe(&config, concurrency, address, &limiter, &stop);
         let cluster_clock = Arc::clone(&clock);
         let cluster = match shared {

@@ -7,8 +7,8 @@
 //!
 //! A claim also leases the jobs of the next moments ([`lookahead`]), each of which waits in memory until it is due. So the claim's own
 //! duration makes no job late, and many jobs share one claim. Tenants with due jobs share a claim equally, and so do the groups of each
-//! tenant ([`fair_share`]). A claim's size is bounded so that it takes a short time ([`claim_batch_size`]): no backlog delays another
-//! tenant's next job.
+//! tenant ([`fair_share`]). While several tenants exist, none of them takes all places of the node. A claim's size is bounded so that it takes
+//! a short time ([`claim_batch_size`]): no backlog delays another tenant's next job.
 
 mod claim_batch_size;
 mod claim_plan;
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::claim_batch_size::ClaimBatchSize;
 use self::claim_plan::ClaimPlan;
-use self::fair_share::{Demand, GroupDemand, share};
+use self::fair_share::{Demand, FreePlaces, GroupDemand, share_pool};
 use self::lookahead::Lookahead;
 use crate::delivery::attempt::{AttemptExecutor, AttemptResult, Interruption};
 use crate::delivery::settler::Settler;
@@ -195,6 +195,7 @@ impl Dispatcher {
         let now = self.services.clock.now();
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut tenants, mut capacities, mut is_late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
+        let (tenancy, mut rooms) = (self.services.catalog.tenancy(), BTreeMap::new());
         let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, mode: waiting.mode };
         self.priorities.update(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
         for GroupBacklog { group, mode, earliest, .. } in waiting {
@@ -218,7 +219,13 @@ impl Dispatcher {
                     tenants.entry(tenant).or_insert_with(|| {
                         let capacity = self.capacity_of_tenant(&group.tenant, now);
                         capacities.push(capacity);
-                        Demand { most: capacity.most(), weight: group.tenant.quota.weight() }
+                        let room = self.services.limiter.share_of(tenant, tenancy);
+                        if room.most == 0 {
+                            capacities.push(Capacity::Full);
+                            self.services.telemetry.metrics.refused("engine.concurrency");
+                        }
+                        rooms.insert(tenant, room);
+                        Demand { most: capacity.most().min(room.most), weight: group.tenant.quota.weight() }
                     });
                     open.push(GroupDemand { tenant, group: group.id, wanted: Demand { most, weight: group.weight() } });
                 }
@@ -228,10 +235,15 @@ impl Dispatcher {
         let not_before = |capacity: &Capacity| if let Capacity::NotBefore(at) = capacity { Some(*at) } else { None };
         next = capacities.iter().filter_map(not_before).fold(next, UnixMs::min);
         let full = capacities.contains(&Capacity::Full);
-        let free = u32::try_from(self.services.limiter.free()).unwrap_or(u32::MAX);
-        let saturated = full || (free == 0 && !open.is_empty());
+        let free = FreePlaces {
+            all: u32::try_from(self.services.limiter.free()).unwrap_or(u32::MAX),
+            unreserved: self.services.limiter.unreserved(tenancy),
+            rooms,
+        };
         let count = open.len();
-        let (ahead, quotas) = self.quotas(open, tenants, is_late, free);
+        let (ahead, quotas) = self.quotas(open, tenants, is_late, &free);
+        // Also where places are free, but kept for other tenants.
+        let saturated = full || (quotas.is_empty() && count > 0);
         Ok(ClaimPlan { has_all_groups: quotas.len() == count, quotas, ahead, next, saturated })
     }
 
@@ -241,16 +253,16 @@ impl Dispatcher {
         mut open: Vec<GroupDemand>,
         mut tenants: BTreeMap<TenantId, Demand>,
         is_late: bool,
-        free: u32,
+        free: &FreePlaces,
     ) -> (Duration, Vec<(GroupId, u32)>) {
         let permits = open.iter().map(|open| &open.wanted).chain(tenants.values()).map(|wanted| wanted.most);
-        let ahead = Lookahead::new(is_late, permits.chain([free]));
+        let ahead = Lookahead::new(is_late, permits.chain([free.all]));
         let all = open.iter_mut().map(|open| &mut open.wanted).chain(tenants.values_mut());
         all.for_each(|wanted| wanted.most = ahead.part(wanted.most));
         let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Demand { most: 0, weight: 1 });
-        let batch = self.batch_size.of(ahead.part(free).min(self.config.claim_batch));
+        let batch = self.batch_size.of(ahead.part(free.all).min(self.config.claim_batch));
         let turn = self.rotation.fetch_add(1, Ordering::Relaxed);
-        (ahead.window, share(&open, quota, batch, turn))
+        (ahead.window, share_pool(&open, quota, free, batch, turn))
     }
 
     /// Returns how many attempts of a group may start on this node.

@@ -2,6 +2,8 @@
 //!
 //! Not: configuration. The caller passes the limits; [`Limiter::capacity_of`] alone compares them with the attempts that run.
 //!
+//! The places of the node, and the bytes of its payloads, are pools that tenants [share](carillon_core::shares): [`Limiter::share_of`].
+//!
 //! Invariants: an attempt counts for its group and for its tenant, whatever their limits at the time; the payloads of all attempts together
 //! have a bound in bytes ([`Payloads`]). An attempt counts until its settlement is written, or until the settlement is certain to be written
 //! before the next claim. So the number of a group's jobs in the state `running`, which is also the number that is sent again after a crash,
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, TenantId};
+use carillon_core::shares::{ShareRule, Tenancy};
 use carillon_policy::binding::Rate;
 
 /// Nanoseconds in a millisecond.
@@ -28,10 +31,30 @@ pub struct Payloads {
     pub largest_bytes: u64,
 }
 
+impl Payloads {
+    /// Returns how many payloads of any size fit into these bytes.
+    fn count_in(&self, bytes: u64) -> u64 {
+        bytes / self.largest_bytes.max(1)
+    }
+}
+
+/// A tenant's share of the free places of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantRoom {
+    /// Number of attempts that may start before the tenant has its largest share.
+    pub most: u32,
+    /// Number of attempts that may start before the tenant's share is no longer small. They may take places that are kept.
+    pub small: u32,
+}
+
 /// Counts the attempts that run on this node, and computes how many more may start.
 pub struct Limiter {
     capacity: usize,
     payloads: Payloads,
+    /// Rule of the places.
+    places: ShareRule,
+    /// Rule of the payloads' bytes.
+    bytes: ShareRule,
     inner: Mutex<Inner>,
 }
 
@@ -54,6 +77,7 @@ pub enum Scope {
 #[derive(Default)]
 struct ScopeState {
     running: u32,
+    payload_bytes: u64,
     gcra: Option<Gcra>,
 }
 
@@ -88,10 +112,41 @@ impl Capacity {
 }
 
 impl Limiter {
-    /// Creates the limiter of a node that runs at most `capacity` attempts at once, with payloads within the given bounds.
+    /// Creates the limiter of a node that runs at most `capacity` attempts at once, with payloads within the given bounds. One of several
+    /// tenants may hold the part `tenant_share` of either.
     #[must_use]
-    pub fn new(capacity: usize, payloads: Payloads) -> Self {
-        Self { capacity, payloads, inner: Mutex::default() }
+    pub fn new(capacity: usize, payloads: Payloads, tenant_share: f64) -> Self {
+        let places = ShareRule::new(u64::try_from(capacity).unwrap_or(u64::MAX), tenant_share);
+        let bytes = ShareRule::new(payloads.max_bytes, tenant_share);
+        Self { capacity, payloads, places, bytes, inner: Mutex::default() }
+    }
+
+    /// Returns how many attempts of all tenants may start now without those that are kept for tenants with few running attempts.
+    #[must_use]
+    pub fn unreserved(&self, tenancy: Tenancy) -> u32 {
+        let inner = self.lock();
+        let places = self.places.unreserved(inner.running as u64, tenancy);
+        let payloads = self.payloads.count_in(self.bytes.unreserved(inner.payload_bytes, tenancy));
+        u32::try_from(places.min(payloads)).unwrap_or(u32::MAX)
+    }
+
+    /// Returns a tenant's share of the node's free places.
+    #[must_use]
+    pub fn share_of(&self, tenant: TenantId, tenancy: Tenancy) -> TenantRoom {
+        let inner = self.lock();
+        let own = inner.scopes.get(&Scope::Tenant(tenant));
+        let (running, bytes) = own.map_or((0, 0), |own| (u64::from(own.running), own.payload_bytes));
+        // One attempt may always run, whatever its payload.
+        let at_least = u64::from(running == 0);
+        let part = |places: u64, bytes: u64| {
+            let most = places.min(self.payloads.count_in(bytes).max(at_least));
+            u32::try_from(most).unwrap_or(u32::MAX)
+        };
+        let (places_cap, bytes_cap) = (self.places.cap(tenancy), self.bytes.cap(tenancy));
+        TenantRoom {
+            most: part(places_cap.saturating_sub(running), bytes_cap.saturating_sub(bytes)),
+            small: part(self.places.small_room(running), self.bytes.small_room(bytes)),
+        }
     }
 
     /// Returns how many attempts may start on this node now.
@@ -139,6 +194,7 @@ impl Limiter {
         let scopes = scopes.map(|scope| {
             let state = inner.scopes.entry(scope).or_default();
             state.running += 1;
+            state.payload_bytes = state.payload_bytes.saturating_add(payload_bytes);
             (scope, state.gcra.as_mut().map_or(i128::MIN, |gcra| gcra.spend(now)))
         });
         Permit { limiter: Arc::clone(self), payload_bytes, scopes }
@@ -179,6 +235,7 @@ impl Drop for Permit {
         for (scope, _) in &self.scopes {
             if let Some(state) = inner.scopes.get_mut(scope) {
                 state.running -= 1;
+                state.payload_bytes = state.payload_bytes.saturating_sub(self.payload_bytes);
                 if state.is_blank() {
                     inner.scopes.remove(scope);
                 }
@@ -263,7 +320,7 @@ mod tests {
 
     #[test]
     fn payloads_take_places_and_give_them_back() {
-        let limiter = Arc::new(Limiter::new(10, Payloads { max_bytes: 100, largest_bytes: 30 }));
+        let limiter = Arc::new(Limiter::new(10, Payloads { max_bytes: 100, largest_bytes: 30 }, 0.5));
         assert_eq!(limiter.free(), 3);
         let small: Vec<Permit> = (0..4).map(|_| limiter.enter(TENANT, GROUP, 1, UnixMs(0))).collect();
         assert_eq!(limiter.free(), 3, "small payloads take little");
@@ -275,8 +332,30 @@ mod tests {
         assert_eq!(limiter.free(), 2);
         drop((small, large));
         assert_eq!(limiter.free(), 3);
-        let only = Arc::new(Limiter::new(10, Payloads { max_bytes: 5, largest_bytes: 30 }));
+        let only = Arc::new(Limiter::new(10, Payloads { max_bytes: 5, largest_bytes: 30 }, 0.5));
         assert_eq!(only.free(), 1, "one may always run");
+    }
+
+    #[test]
+    fn tenant_has_its_share_of_places_and_of_payload_bytes() {
+        let limiter = Arc::new(Limiter::new(64, Payloads { max_bytes: 640, largest_bytes: 1 }, 0.5));
+        let other = TenantId(8);
+        assert_eq!(limiter.share_of(TENANT, Tenancy::Several), TenantRoom { most: 32, small: 4 });
+        assert_eq!(limiter.share_of(TENANT, Tenancy::Single).most, 64);
+        let running: Vec<Permit> = (0..32).map(|_| limiter.enter(TENANT, GROUP, 0, UnixMs(0))).collect();
+        assert_eq!(limiter.share_of(TENANT, Tenancy::Several), TenantRoom { most: 0, small: 0 });
+        assert_eq!(limiter.share_of(other, Tenancy::Several), TenantRoom { most: 32, small: 4 });
+        assert_eq!((limiter.unreserved(Tenancy::Several), limiter.free()), (24, 32));
+        drop(running);
+        let large = limiter.enter(TENANT, GROUP, 319, UnixMs(0));
+        assert_eq!(
+            limiter.share_of(TENANT, Tenancy::Several),
+            TenantRoom { most: 1, small: 0 },
+            "bytes are shared, too"
+        );
+        assert_eq!(limiter.share_of(other, Tenancy::Several).most, 32);
+        drop(large);
+        assert!(limiter.lock().scopes.is_empty());
     }
 
     fn per_second(count: u32) -> Rate {
@@ -290,7 +369,7 @@ mod tests {
 
     #[test]
     fn concurrency_is_given_back_with_the_slot() {
-        let limiter = Arc::new(Limiter::new(10, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(10, PAYLOADS, 0.5));
         assert_eq!(limiter.capacity_of(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
         let slots = [limiter.enter(TENANT, GROUP, 0, UnixMs(0)), limiter.enter(TENANT, GROUP, 0, UnixMs(0))];
         assert_eq!(limiter.capacity_of(OWN, 2, None, UnixMs(0)), Capacity::Full);
@@ -302,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_rate_allows_a_burst_and_then_its_pace() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(10)), UnixMs(now));
         assert_eq!(capacity(0), Capacity::Now(10));
         start(&limiter, 10, UnixMs(0));
@@ -316,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_pace_that_has_caught_up_is_forgotten_and_others_are_not() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(10)), UnixMs(now));
         assert_eq!(capacity(0), Capacity::Now(10));
         start(&limiter, 10, UnixMs(0));
@@ -333,7 +412,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_takes_nothing_of_the_rate() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let capacity = || limiter.capacity_of(OWN, 1_000, Some(per_second(10)), UnixMs(0));
         assert_eq!(capacity(), Capacity::Now(10));
         start(&limiter, 9, UnixMs(0));
@@ -343,7 +422,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_late_makes_no_room_for_two() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(1)), UnixMs(now));
         assert_eq!(capacity(0), Capacity::Now(1));
         let late = limiter.enter(TENANT, GROUP, 0, UnixMs(0));
@@ -356,7 +435,7 @@ mod tests {
     #[test]
     fn a_burst_of_its_own_changes_the_beginning_and_not_the_pace() {
         for burst in [1, 4, 25] {
-            let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+            let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
             let rate = Rate { burst: burst.try_into().unwrap(), ..per_second(10) };
             let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(rate), UnixMs(now));
             assert_eq!(capacity(0), Capacity::Now(burst));
@@ -370,7 +449,7 @@ mod tests {
 
     #[test]
     fn what_was_spent_stays_spent_when_the_rate_changes() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let capacity = |rate, now| limiter.capacity_of(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
         assert_eq!(capacity(10, 0), Capacity::Now(10));
         start(&limiter, 10, UnixMs(0));
@@ -380,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_back_gives_nothing_away_and_holds_nothing_up() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(1)), now);
         assert_eq!(capacity(UnixMs(5_000)), Capacity::Now(1));
         start(&limiter, 1, UnixMs(5_000));
@@ -391,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_tenants_attempts_are_those_of_all_of_its_groups() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         let all = |tenant, now| limiter.capacity_of(tenant, 3, Some(per_second(4)), UnixMs(now));
         let both = |now| (limiter.capacity_of(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
         assert_eq!(both(0), (Capacity::Now(10), Capacity::Now(3)));
@@ -410,7 +489,7 @@ mod tests {
 
     #[test]
     fn what_has_no_bounds_is_open_and_takes_no_memory() {
-        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS, 0.5));
         assert_eq!(limiter.capacity_of(ALL, u32::MAX, None, UnixMs(0)), Capacity::Now(u32::MAX));
         drop(limiter.enter(TENANT, GROUP, 0, UnixMs(0)));
         assert!(limiter.lock().scopes.is_empty());

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use carillon_core::job::{GroupId, TenantId};
 
+use crate::dispatch::limiter::TenantRoom;
+
 /// A group that may start jobs, with its demand.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupDemand {
@@ -23,16 +25,59 @@ pub(super) struct Demand {
     pub(super) weight: u32,
 }
 
+/// Free places of a node, as tenants share them.
+pub(super) struct FreePlaces {
+    /// Number of all free places.
+    pub(super) all: u32,
+    /// Number of those that are not kept for tenants with few running attempts.
+    pub(super) unreserved: u32,
+    /// Share of each tenant that has due jobs.
+    pub(super) rooms: BTreeMap<TenantId, TenantRoom>,
+}
+
+/// Divides `batch` among groups, as [`share`] does; what is kept for tenants with few running attempts goes to them alone.
+pub(super) fn share_pool(
+    open: &[GroupDemand],
+    quota: impl Fn(TenantId) -> Demand,
+    free: &FreePlaces,
+    batch: u32,
+    turn: usize,
+) -> Vec<(GroupId, u32)> {
+    let mut parts = share(open, &quota, batch.min(free.unreserved), turn);
+    let left = batch - parts.iter().map(|(_, part)| *part).sum::<u32>();
+    if left == 0 {
+        return parts;
+    }
+    let part_of: BTreeMap<GroupId, u32> = parts.iter().copied().collect();
+    let taken = |group: &GroupDemand| part_of.get(&group.group).copied().unwrap_or(0);
+    let mut taken_by: BTreeMap<TenantId, u32> = BTreeMap::new();
+    let rest: Vec<GroupDemand> = open
+        .iter()
+        .map(|group| {
+            let taken = taken(group);
+            *taken_by.entry(group.tenant).or_default() += taken;
+            GroupDemand { wanted: Demand { most: group.wanted.most.saturating_sub(taken), ..group.wanted }, ..*group }
+        })
+        .collect();
+    let small = |tenant| {
+        let (quota, taken) = (quota(tenant), taken_by.get(&tenant).copied().unwrap_or(0));
+        let small = free.rooms.get(&tenant).map_or(0, |room| room.small);
+        Demand { most: quota.most.min(small).saturating_sub(taken), ..quota }
+    };
+    for (group, more) in share(&rest, small, left, turn) {
+        match parts.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, part)) => *part += more,
+            None => parts.push((group, more)),
+        }
+    }
+    parts
+}
+
 /// Divides `batch` among groups. No group gets more than it may start, and no tenant's groups together more than the tenant's `quota`.
 ///
 /// The first tenant rotates with each turn, and after a full round the first group of each tenant does. So a batch, or a quota, that is
 /// smaller than their number reaches all of them in time.
-pub(super) fn share(
-    open: &[GroupDemand],
-    quota: impl Fn(TenantId) -> Demand,
-    batch: u32,
-    turn: usize,
-) -> Vec<(GroupId, u32)> {
+fn share(open: &[GroupDemand], quota: impl Fn(TenantId) -> Demand, batch: u32, turn: usize) -> Vec<(GroupId, u32)> {
     let mut tenants: BTreeMap<TenantId, Vec<&GroupDemand>> = BTreeMap::new();
     for open in open {
         tenants.entry(open.tenant).or_default().push(open);
@@ -130,6 +175,22 @@ mod tests {
             (0..1_000).for_each(|turn| firsts[first(turn * every, count)] += 1);
             assert!(firsts.iter().all(|times| times.abs_diff(1_000 / count) <= 5), "{count} {every}: {firsts:?}");
         }
+    }
+
+    #[test]
+    fn kept_places_go_to_tenants_with_few_attempts_only() {
+        let groups = [open(1, 1, 100), open(2, 2, 100), open(3, 3, 100)];
+        let room = |most, small| TenantRoom { most, small };
+        let rooms =
+            BTreeMap::from([(TenantId(1), room(10, 0)), (TenantId(2), room(32, 4)), (TenantId(3), room(32, 1))]);
+        let quota = |tenant: TenantId| equally(rooms[&tenant].most);
+        let parts = |all, unreserved| -> HashMap<i64, u32> {
+            let free = FreePlaces { all, unreserved, rooms: rooms.clone() };
+            share_pool(&groups, quota, &free, all, 0).into_iter().map(|(group, part)| (group.0, part)).collect()
+        };
+        assert_eq!(parts(8, 0), HashMap::from([(2, 4), (3, 1)]), "the others' places stay free");
+        assert_eq!(parts(38, 30), HashMap::from([(1, 10), (2, 10), (3, 10)]));
+        assert_eq!(parts(7, 3), HashMap::from([(1, 1), (2, 4), (3, 1)]));
     }
 
     #[test]

@@ -11,11 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::loops::Loops;
 use crate::services::Services;
+use carillon_core::clock::Stopwatch;
 use carillon_core::job::JobId;
 use carillon_store::{StoreError, Work};
 
 /// Age up to which a stored job proves that jobs are accepted.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// Time for which the result of a write that was tried holds.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Longest wait for the result of a write that is tried.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -26,6 +30,8 @@ pub struct Health {
     loops: Arc<Loops>,
     /// Cancelled when the server is to stop soon.
     leaving: CancellationToken,
+    /// Result of the last write that was tried, and the time since then. Locked while one is tried for a caller.
+    last_look: tokio::sync::Mutex<Option<(Stopwatch, Option<String>)>>,
     /// Held while a write is tried.
     probing: Arc<tokio::sync::Mutex<()>>,
     /// Trouble that was logged last.
@@ -36,16 +42,23 @@ impl Health {
     /// Creates the readiness check of a server with these services and loops.
     #[must_use]
     pub fn new(services: Services, loops: Arc<Loops>, leaving: CancellationToken) -> Self {
-        Self { services, loops, leaving, probing: Arc::default(), said: Mutex::default() }
+        Self {
+            services,
+            loops,
+            leaving,
+            last_look: tokio::sync::Mutex::default(),
+            probing: Arc::default(),
+            said: Mutex::default(),
+        }
     }
 
     /// Returns why the server is not ready; `None` if jobs are accepted and delivered.
     pub async fn trouble(&self) -> Option<String> {
         let trouble = match self.known_trouble() {
-            None if !self.services.store.health().succeeded_within(Work::Accept, FRESH) => self.probe().await,
+            None if !self.services.store.health().succeeded_within(Work::Accept, FRESH) => self.look().await,
             // Clients may send nothing to a server that is not ready, so only this check can discover that it is ready again.
             Some(_) if self.services.store.health().trouble().is_some_and(|(work, _)| work == Work::Accept) => {
-                self.probe().await
+                self.look().await
             }
             known => known,
         };
@@ -71,6 +84,20 @@ impl Health {
             ));
         }
         self.services.store.health().trouble().map(|(work, error)| reason(work, &error))
+    }
+
+    /// Returns what the last look at the store found; looks again if that was more than [`LOOK_PERIOD`] ago. So the load of the store does not
+    /// depend on the number of callers.
+    async fn look(&self) -> Option<String> {
+        let mut last = self.last_look.lock().await;
+        if let Some((since, found)) = &*last
+            && since.elapsed() < LOOK_PERIOD
+        {
+            return self.known_trouble().or_else(|| found.clone());
+        }
+        let found = self.probe().await;
+        *last = Some((Stopwatch::start(), found.clone()));
+        found
     }
 
     /// Tries a write, unless one is being tried, and waits for its result for at most [`PROBE_TIMEOUT`].

@@ -52,6 +52,7 @@ mod replacing;
 mod replay;
 mod resolving;
 mod retry;
+mod shares;
 mod simulate;
 mod stalls;
 mod tls;

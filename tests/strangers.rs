@@ -1,13 +1,16 @@
 //! What people without a token can send: it is answered, and leaves nothing behind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Method, Request};
-use carillon_api::connections::Connections;
+use carillon_api::connections::{ConnectionLimits, Connections};
 use carillon_api::door::Door;
 use carillon_api::serve::{ServeLimits, serve};
+use carillon_core::clock::UnixMs;
+use carillon_telemetry::{RingCapacity, Telemetry};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -176,7 +179,13 @@ async fn silent_connections_make_room_for_one_that_asks_something() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let limits = ServeLimits { header_read_timeout: Duration::from_secs(3_600), connections: Connections::new(4) };
+    let telemetry = Telemetry::new(RingCapacity { events: 1, memory: 1 << 16 }, UnixMs(0));
+    let limits = ConnectionLimits { all: 4, per_peer: 100, trusted: Vec::new() };
+    let limits = ServeLimits {
+        header_read_timeout: Duration::from_secs(3_600),
+        write_timeout: Duration::from_secs(3_600),
+        connections: Connections::new(limits, Arc::new(telemetry)),
+    };
     let serving = tokio::spawn(serve(listener, host.door(), limits, stop.clone(), end.clone()));
     let mut silent = Vec::new();
     for _ in 0..50 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -33,15 +33,22 @@ pub struct Access {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Authenticated;
 
-/// Finds out who is asking. The routes behind it can take an `Extension<Access>`.
+/// Finds out who is asking, and gives the request a place of the tenant's share. The routes behind it can take an `Extension<Access>`.
 pub(super) async fn authenticate(
     State(api): State<Arc<ApiState>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let access = access_of(&api, request.headers())?;
+    let tenant = access.tenant.id;
     request.extensions_mut().insert(access);
-    let mut response = next.run(request).await;
+    let mut response = match api.pools.admit(tenant, request) {
+        Ok((request, guard)) => {
+            let response = next.run(request).await;
+            guard.cut_off().map_or(response, Problem::into_response)
+        }
+        Err(problem) => problem.into_response(),
+    };
     response.extensions_mut().insert(Authenticated);
     Ok(response)
 }

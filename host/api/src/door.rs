@@ -12,7 +12,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -20,6 +19,7 @@ use tower::ServiceExt as _;
 use super::client::{Listening, RequestBody};
 use super::error::Problem;
 use super::handler::Handler;
+use super::pools::ConnectionEnd;
 
 /// When a request is given up. A route that has bounds of its own gives more time to what it does within them.
 #[derive(Clone, Debug)]
@@ -58,8 +58,6 @@ impl Deadline {
 pub struct Door {
     router: Router,
     request_timeout: Duration,
-    /// One permit for each request that is worked on.
-    requests: Arc<Semaphore>,
     /// The handlers that run to their end.
     handlers: TaskTracker,
 }
@@ -67,20 +65,23 @@ pub struct Door {
 impl Door {
     /// A door in front of `router`.
     #[must_use]
-    pub fn new(router: Router, request_timeout: Duration, concurrent_requests: usize) -> Self {
-        let requests = Arc::new(Semaphore::new(concurrent_requests));
-        Self { router, request_timeout, requests, handlers: TaskTracker::new() }
+    pub fn new(router: Router, request_timeout: Duration) -> Self {
+        Self { router, request_timeout, handlers: TaskTracker::new() }
     }
 
     /// Answers a request.
     pub async fn answer(&self, mut request: Request) -> Response {
-        let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
-            return Problem::unavailable("too many requests at once (`server.concurrent_requests`)").into_response();
-        };
+        let end = ConnectionEnd::default();
+        request.extensions_mut().insert(end.clone());
+        let mut response = self.answer_in_time(request).await;
+        end.mark(&mut response);
+        response
+    }
+
+    async fn answer_in_time(&self, mut request: Request) -> Response {
         let deadline = Deadline::after(self.request_timeout);
         request.extensions_mut().insert(deadline.clone());
         if request.method().is_safe() {
-            let _permit = permit;
             return tokio::select! {
                 biased;
                 answered = self.router.clone().oneshot(request) => answered.unwrap_or_else(|never| match never {}),
@@ -92,9 +93,7 @@ impl Door {
         request.extensions_mut().insert(client);
         let router = self.router.clone();
         let handler = Handler::new(&self.handlers, async move {
-            let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-            drop(permit);
-            answer
+            router.oneshot(request).await.unwrap_or_else(|never| match never {})
         });
         tokio::select! {
             biased;

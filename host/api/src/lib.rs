@@ -2,6 +2,7 @@
 //!
 //! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
 
+mod answer_body;
 pub mod auth;
 mod browser_guard;
 pub mod client;
@@ -15,8 +16,10 @@ pub mod idempotency;
 pub mod input;
 mod line_break;
 mod openapi;
+mod pools;
 mod query;
 pub mod serve;
+mod socket;
 mod v1;
 
 use std::sync::Arc;
@@ -39,8 +42,8 @@ pub use self::browser_guard::BrowserGuard;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
 use self::openapi::{Description, Rendered};
+pub use self::pools::{PoolSizes, Pools};
 use self::query::KnownParameters;
-pub use self::v1::events::EventStreams;
 pub use self::v1::health::BacklogCount;
 pub use self::v1::keys::KeyDoc;
 use self::v1::{
@@ -75,8 +78,8 @@ pub struct ApiState {
     pub observers: Arc<ObserverRunner>,
     /// Simulates attempts.
     pub executor: Arc<AttemptExecutor>,
-    /// Open event streams.
-    pub streams: EventStreams,
+    /// Pools that all tenants share.
+    pub pools: Pools,
     /// Time of the last count of waiting jobs for the metrics.
     pub backlog: BacklogCount,
     /// Settings of the API.

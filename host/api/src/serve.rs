@@ -22,9 +22,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
-use super::connections::{Busy, Connections, Place};
+use super::answer_body::AnswerBody;
+use super::connections::{Connections, Place};
 use super::door::Door;
 use super::head::{self, MAX_HEAD_LEN};
+use super::socket::Socket;
 
 /// The pause after the operating system has refused a connection: it has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,10 +36,12 @@ const REST_LIMIT: usize = 64 << 20;
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bounds of the server's connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServeLimits {
     /// For the head of a request, and for a connection that says nothing.
     pub header_read_timeout: Duration,
+    /// For the next part of a response to be taken by a client.
+    pub write_timeout: Duration,
     /// All that are open, whichever port they came to.
     pub connections: Connections,
 }
@@ -69,27 +73,36 @@ pub async fn serve(
         let Some((stream, place)) = accepted else { continue };
         let (door, endless, place) = (door.clone(), Arc::new(AtomicBool::new(false)), Arc::new(place));
         let (is_endless, working) = (Arc::clone(&endless), Arc::clone(&place));
+        let (socket, sent) = Socket::new(stream, limits.write_timeout);
+        let unsent = Arc::clone(&sent);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let (door, is_endless, busy) = (door.clone(), Arc::clone(&is_endless), working.busy());
+            let (door, is_endless) = (door.clone(), Arc::clone(&is_endless));
+            let (working, sent) = (Arc::clone(&working), Arc::clone(&unsent));
             async move {
+                // A client that sends many requests without reading has one response at a time.
+                sent.all().await;
+                let busy = working.busy();
                 let request = with_rest_thrown_away(request);
                 let answer = match head::check(&request) {
                     Ok(()) => door.answer(request).await,
                     Err(problem) => problem.into_response(),
                 };
                 is_endless.store(answer.extensions().get::<Endless>().is_some(), Ordering::Relaxed);
-                Ok::<_, Infallible>(answer.map(|body| axum::body::Body::new(BusyBody { body, _busy: busy })))
+                Ok::<_, Infallible>(answer.map(|body| axum::body::Body::new(AnswerBody::new(body, busy, sent))))
             }
         });
-        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = server.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
         let watched = graceful.watch(connection);
-        let end = end.clone();
+        let (end, connections) = (end.clone(), limits.connections.clone());
         tokio::spawn(async move {
             let ended = tokio::select! {
                 biased;
                 ended = until_cut_off(watched, &endless, &end) => ended,
                 () = place.closed() => return tracing::debug!("closed an idle connection in favor of a new one"),
             };
+            if sent.has_timed_out() {
+                connections.count_refusal("server.write_timeout");
+            }
             match ended {
                 Some(Err(error)) => tracing::debug!(%error, "client connection failed"),
                 Some(Ok(())) => {}
@@ -127,11 +140,7 @@ async fn until_cut_off<T>(
 
 async fn accept(listener: &TcpListener, connections: &Connections) -> Option<(tokio::net::TcpStream, Place)> {
     match listener.accept().await {
-        Ok((stream, _)) => {
-            // Without it small answers wait for the client's acknowledgement; with it failing, they only do that.
-            drop(stream.set_nodelay(true));
-            Some((stream, connections.place().await?))
-        }
+        Ok((stream, address)) => Some((stream, connections.place(address.ip()).await?)),
         Err(error) => {
             tracing::warn!(%error, "accepting a connection failed");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -175,32 +184,6 @@ impl Drop for WholeBody {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(tokio::time::timeout(REST_TIMEOUT, throw_away(body)));
         }
-    }
-}
-
-/// The body of an answer: as long as it is sent, the connection is busy.
-struct BusyBody {
-    body: axum::body::Body,
-    _busy: Busy,
-}
-
-impl Body for BusyBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -22,9 +22,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use carillon_api::connections::Connections;
 use carillon_api::door::Door;
-use carillon_api::serve::{ServeLimits, serve};
+use carillon_api::serve::serve;
 use carillon_api::{ApiState, Lifecycle, Mount, router};
 use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
@@ -48,7 +47,7 @@ use carillon_engine::services::Services;
 use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
-use self::listeners::{FurtherListeners, listen};
+use self::listeners::{FurtherListeners, listen, serve_limits};
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
 pub use self::recover::{recover_master_key, recover_operator_token};
@@ -161,7 +160,10 @@ impl App {
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
         let concurrency = concurrency(&config, files);
-        let (limiter, stop) = (Arc::new(Limiter::new(concurrency, payloads(&config), config.limits.tenant_share)), CancellationToken::new());
+        let (limiter, stop) = (
+            Arc::new(Limiter::new(concurrency, payloads(&config), config.limits.tenant_share)),
+            CancellationToken::new(),
+        );
         let describe = describe(&config, concurrency, address, &limiter, &stop);
         let cluster_clock = Arc::clone(&clock);
         let cluster = match shared {
@@ -176,12 +178,11 @@ impl App {
         let health = Health::new(services.clone(), Arc::clone(&supervisor), leaving.clone());
         let lifecycle = Lifecycle { health, end: end.clone() };
         let Parts { dispatcher, api } = Parts::new(&config, files, &services, sender, &stop, lifecycle);
-        let (request_timeout, requests) = (config.server.request_timeout.get(), config.server.concurrent_requests);
         let app = Self {
             address,
             mounts: further.mounts()?,
             metrics_address: further.metrics()?,
-            door: Door::new(router(&api), request_timeout, requests),
+            door: Door::new(router(&api), config.server.request_timeout.get()),
             further_doors: further.doors(&config, &api),
             services,
             dispatcher,
@@ -212,8 +213,7 @@ impl App {
         listener: TcpListener,
         further: FurtherListeners,
     ) {
-        let connections = Connections::new(max_connections);
-        let limits = ServeLimits { header_read_timeout: config.server.header_read_timeout.get(), connections };
+        let limits = serve_limits(config, max_connections, &self.services.telemetry);
         let doors = self.further_doors.iter().chain([&self.door]);
         for (listener, door) in further.into_listeners().chain([listener]).zip(doors) {
             self.serving.spawn(serve(listener, door.clone(), limits.clone(), self.stop.clone(), self.end.clone()));

@@ -11,8 +11,8 @@ const MAX_RECEIVER_CONNECTIONS: usize = 16_384;
 /// Largest number of sockets of name look-ups.
 const MAX_LOOKUP_SOCKETS: usize = 2_048;
 
-/// Largest number of connections from clients.
-const MAX_CLIENT_CONNECTIONS: usize = 16_384;
+/// Largest number of connections from clients; `server.connections` sets a lower one.
+const MAX_CLIENT_CONNECTIONS: usize = 1_000_000;
 
 /// Limit that is assumed where the operating system reports none.
 const ASSUMED_LIMIT: u64 = 1_024;

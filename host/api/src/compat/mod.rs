@@ -31,6 +31,7 @@ use super::auth::{Access, access_of};
 use super::error::Problem;
 use super::idempotency;
 use super::input::read;
+use super::pools::RequestGuard;
 use carillon_catalog::{AccessRole, Author, Group, Written};
 use carillon_core::job::{Admission, AttemptRecord, Job, NewJob};
 use carillon_engine::intake::{JobDoc, ValidationCache};
@@ -131,6 +132,8 @@ struct Call {
     query: String,
     headers: HeaderMap,
     body: Bytes,
+    /// Place of the request, and bytes of its body.
+    _guard: Arc<RequestGuard>,
 }
 
 impl Call {
@@ -144,8 +147,9 @@ impl Call {
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let headers = request.headers().clone();
-        let body = read(request, &()).await?;
-        Ok(Self { mount, api, access, method, rest, query, headers, body })
+        let (request, guard) = api.pools.admit(access.tenant.id, request)?;
+        let body = read(request, &()).await.map_err(|problem| guard.cut_off().unwrap_or(problem))?;
+        Ok(Self { mount, api, access, method, rest, query, headers, body, _guard: Arc::new(guard) })
     }
 
     /// What follows the mount in the path, without slashes around it.

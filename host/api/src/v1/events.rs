@@ -16,7 +16,6 @@ use axum::response::sse::{Event as Message, Sse};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::ApiState;
 use super::super::auth::{Access, access_of};
@@ -27,6 +26,7 @@ use super::find_group;
 use carillon_core::clock::UnixMs;
 use carillon_core::event_kind::EventKind;
 use carillon_core::job::{JobId, Metadata};
+use carillon_core::shares::Holding;
 use carillon_telemetry::{Cursor, Event, Fact, Found};
 
 /// How long a stream says nothing, at most: proxies close connections that are silent for longer.
@@ -120,29 +120,6 @@ struct Wanted {
     job: Option<JobId>,
 }
 
-/// Open event streams, whose number is bounded.
-pub struct EventStreams {
-    max: usize,
-    free: Arc<Semaphore>,
-}
-
-impl EventStreams {
-    /// Creates the account of at most `max` streams.
-    #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self { max, free: Arc::new(Semaphore::new(max)) }
-    }
-
-    /// Returns the number of open streams.
-    pub(super) fn open(&self) -> usize {
-        self.max - self.free.available_permits()
-    }
-
-    fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
-    }
-}
-
 /// An open stream.
 struct Live {
     api: Arc<ApiState>,
@@ -154,7 +131,7 @@ struct Live {
     pending: VecDeque<Event>,
     /// What is sent before all events.
     greeting: Option<Message>,
-    _place: OwnedSemaphorePermit,
+    _place: Holding,
 }
 
 /// Streams the events of the tenant as server-sent events: all from now on, or all after the event that `Last-Event-ID` names.
@@ -170,8 +147,7 @@ pub(in super::super) async fn events(
 ) -> Result<Response, Problem> {
     let seen = seen(&headers, filter.last_event_id.as_deref())?;
     let wanted = Wanted::of(&api, &access, filter)?;
-    let place = api.streams.enter();
-    let place = place.ok_or_else(|| Problem::unavailable("too many event streams at once (`events.streams`)"))?;
+    let place = api.pools.stream(access.tenant.id)?;
     let cursor = seen.unwrap_or_else(|| api.services.telemetry.events.newest());
     let mut greeting = Message::default().comment("carillon events").retry(RECONNECT);
     if seen.is_none() {

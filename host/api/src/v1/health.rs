@@ -57,7 +57,7 @@ pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl 
     metrics.now(
         api.services.limiter.running(),
         api.services.runtime.threads.waiting(),
-        api.streams.open(),
+        api.pools.open_streams(),
         api.executor.open_breakers(),
     );
     metrics.waiting_consumers(api.pull.waiting_consumers());

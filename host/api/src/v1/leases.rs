@@ -18,6 +18,7 @@ use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
+use super::super::pools::RequestPlace;
 use super::find_group;
 use super::handed_over::HandedOver;
 use super::job_view::JobView;
@@ -144,6 +145,7 @@ pub(in super::super) async fn lease(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Extension(client): Extension<Client>,
+    Extension(place): Extension<RequestPlace>,
     Path(group): Path<String>,
     OptionalBody(doc): OptionalBody<LeaseDoc>,
 ) -> Result<Response, Problem> {
@@ -163,6 +165,7 @@ pub(in super::super) async fn lease(
         ));
     }
     let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
+    let _waiting = if wait.is_zero() { None } else { Some(api.pools.wait(access.tenant.id, &place)?) };
     let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;
     let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| {
         let token = write_ticket(&api.services.catalog, access.tenant.id, *ticket);

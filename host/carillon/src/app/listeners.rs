@@ -6,9 +6,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use carillon_api::connections::{ConnectionLimits, Connections};
 use carillon_api::door::Door;
+use carillon_api::serve::ServeLimits;
 use carillon_api::{ApiState, Mount, metrics_router, mount_router};
 use carillon_config::Config;
+use carillon_telemetry::Telemetry;
 
 /// Open ports, before anything is served at them.
 pub(super) struct FurtherListeners {
@@ -47,13 +50,27 @@ impl FurtherListeners {
     pub(super) fn doors(&self, config: &Config, api: &Arc<ApiState>) -> Vec<Door> {
         let mounts = self.mounts.iter().map(|(mount, _)| mount_router(*mount, api));
         let routers = mounts.chain(self.metrics.iter().map(|_| metrics_router(api)));
-        let server = &config.server;
-        routers.map(|router| Door::new(router, server.request_timeout.get(), server.concurrent_requests)).collect()
+        routers.map(|router| Door::new(router, config.server.request_timeout.get())).collect()
     }
 
     /// Returns the ports, in the order of [`Self::doors`].
     pub(super) fn into_listeners(self) -> impl Iterator<Item = TcpListener> {
         self.mounts.into_iter().map(|(_, listener)| listener).chain(self.metrics)
+    }
+}
+
+/// Returns the bounds of all connections, of which open files allow `max_connections`.
+pub(super) fn serve_limits(config: &Config, max_connections: usize, telemetry: &Arc<Telemetry>) -> ServeLimits {
+    let server = &config.server;
+    let limits = ConnectionLimits {
+        all: server.connections.min(max_connections),
+        per_peer: server.connections_per_peer,
+        trusted: server.trusted_proxies.clone(),
+    };
+    ServeLimits {
+        header_read_timeout: server.header_read_timeout.get(),
+        write_timeout: server.write_timeout.get(),
+        connections: Connections::new(limits, Arc::clone(telemetry)),
     }
 }
 

@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::VERSION;
 use super::zone::with_local_zone;
-use carillon_api::{ApiConfig, ApiLimits, ApiState, BacklogCount, BrowserGuard, EventStreams, Lifecycle, OpenRoutes};
+use carillon_api::{
+    ApiConfig, ApiLimits, ApiState, BacklogCount, BrowserGuard, Lifecycle, OpenRoutes, PoolSizes, Pools,
+};
 use carillon_config::{Config, Size};
 use carillon_engine::cluster::Describe;
 use carillon_engine::delivery::attempt::AttemptExecutor;
@@ -60,7 +62,7 @@ impl Parts {
             rollouts,
             observers: Arc::new(observers),
             executor,
-            streams: EventStreams::new(config.events.streams.min(files.streams())),
+            pools: pools(config, files, services),
             backlog: BacklogCount::default(),
             config: api_config(config),
             lifecycle,
@@ -68,6 +70,17 @@ impl Parts {
         });
         Self { dispatcher, api }
     }
+}
+
+/// Makes the pools that all tenants share. Streams leave connections for requests.
+fn pools(config: &Config, files: FileShares, services: &Services) -> Pools {
+    let sizes = PoolSizes {
+        requests: config.server.concurrent_requests,
+        streams: config.events.streams.min(files.streams()),
+        body_bytes: config.limits.bodies.get(),
+        tenant_share: config.limits.tenant_share,
+    };
+    Pools::new(sizes, Arc::clone(&services.catalog), Arc::clone(&services.telemetry))
 }
 
 /// Describes this node for the other nodes, and for people.

@@ -80,7 +80,10 @@ async fn streams_are_bounded_and_take_the_place_of_no_request() {
     let slow = reqwest::Body::wrap_stream(futures_util::stream::once(rest));
     host.api.raw(Method::POST, "/v1/groups/g/jobs", slow).await.problem(408);
     given_up.notify_one();
-    host.api.post_job("g", json!({"url": NOWHERE, "run_at": "+1h"})).await;
+    // Its handler ends a moment after its client was told.
+    let job = json!({"url": NOWHERE, "run_at": "+1h"});
+    let post = async || host.api.post("/v1/groups/g/jobs", job.clone()).await.status;
+    eventually("the place of the request is free", post, |status| *status == 201).await;
     assert_eq!(first.next().await["kind"], "push");
 
     drop(second);

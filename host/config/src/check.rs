@@ -231,7 +231,12 @@ mod tests {
     fn metrics_without_authentication_need_a_loopback_address() {
         let no_auth = ("CARILLON_AUTH__ENABLED", "false");
         let said = refusal(&[no_auth, ("CARILLON_METRICS__LISTEN", "0.0.0.0:9090")]);
-        assert!(said.contains("auth.enabled: authentication can be disabled only if every `listen` address is a loopback address"), "{said}");
+        assert!(
+            said.contains(
+                "auth.enabled: authentication can be disabled only if every `listen` address is a loopback address"
+            ),
+            "{said}"
+        );
         assert_eq!(refusal(&[no_auth, ("CARILLON_METRICS__LISTEN", "127.0.0.1:9090")]), "");
         assert_eq!(refusal(&[("CARILLON_METRICS__LISTEN", "0.0.0.0:9090")]), "");
     }

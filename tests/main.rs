@@ -8,11 +8,13 @@ mod support;
 
 mod auth;
 mod bad_input;
+mod confined_tokens;
 mod forms;
 mod fuzz;
 mod hostile_values;
 mod strangers;
 mod tenants;
+mod tokens;
 #[cfg(test)]
 mod web_pages;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Api, Receiver, Setup, TestHost};
 
 /// Every operation that clients rely on, by the id that generated clients name it by. An id never changes.
-const OPERATIONS: [(&str, &str); 86] = [
+const OPERATIONS: [(&str, &str); 87] = [
     ("health_check", "GET /healthz"),
     ("metrics_read", "GET /metrics"),
     ("readiness_check", "GET /readyz"),
@@ -95,6 +95,7 @@ const OPERATIONS: [(&str, &str); 86] = [
     ("tokens_list", "GET /v1/tokens"),
     ("tokens_create", "POST /v1/tokens"),
     ("tokens_delete", "DELETE /v1/tokens/{id}"),
+    ("tokens_rotate", "POST /v1/tokens/{id}/rotate"),
     ("tokens_whoami", "GET /v1/whoami"),
 ];
 

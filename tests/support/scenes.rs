@@ -180,7 +180,7 @@ pub fn scene(route: &str, url: &str) -> Vec<Step> {
         }
         ("PUT", "/v1/tenants/{tenant}") => json!({"quota": {"concurrency": 3}}),
         ("POST", "/v1/tokens") => json!({"name": "t{n}", "role": "viewer"}),
-        ("DELETE", "/v1/tokens/{id}") => {
+        ("DELETE", "/v1/tokens/{id}") | ("POST", "/v1/tokens/{id}/rotate") => {
             steps.push(step("POST", "/v1/tokens", json!({"name": "t{n}", "role": "viewer"})));
             Value::Null
         }

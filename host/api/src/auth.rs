@@ -1,5 +1,9 @@
 //! Who is asking, and what they may do.
+//!
+//! Rights are looked at when a request comes, again when its body is there, and all the time while something is open: see
+//! [`until_revoked`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -10,8 +14,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::ApiState;
+use super::auth_failures::Verdict;
 use super::error::Problem;
-use carillon_catalog::{AccessRole, DEFAULT_TENANT, Tenant};
+use super::serve::Peer;
+use carillon_catalog::{AccessRole, ApiToken, DEFAULT_TENANT, Tenant, TokenAuthor, token_hash};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::check_name;
 
 /// Lets an operator act for another tenant.
 const TENANT_HEADER: &str = "carillon-tenant";
@@ -27,6 +35,44 @@ pub struct Access {
     pub operator: bool,
     /// The name of the token, if one was asked for.
     pub by: Option<String>,
+    /// Names of the groups that it sees; `None` for all of the tenant's.
+    pub groups: Option<Arc<[String]>>,
+    /// The token, if one was asked for.
+    credential: Option<Credential>,
+}
+
+/// Token by which a request was let in.
+#[derive(Clone, Debug)]
+struct Credential {
+    token: Arc<ApiToken>,
+    /// Hash of the secret that was shown.
+    hash: String,
+    from: Option<IpAddr>,
+}
+
+impl Access {
+    /// Returns the token as the author of another one.
+    pub(super) fn token_author(&self) -> Option<TokenAuthor> {
+        self.credential.as_ref().map(|credential| credential.token.author())
+    }
+}
+
+/// Access of a request whose body is still to be read: it may end meanwhile.
+#[derive(Clone)]
+pub(super) struct Standing {
+    api: Arc<ApiState>,
+    access: Access,
+}
+
+impl Standing {
+    pub(super) fn new(api: &Arc<ApiState>, access: &Access) -> Self {
+        Self { api: Arc::clone(api), access: access.clone() }
+    }
+
+    /// Refuses what is still on its way when its token is no longer good.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        if is_good(&self.api, &self.access) { Ok(()) } else { Err(Problem::unauthenticated()) }
+    }
 }
 
 /// Marks the answer to a client that has shown who it is.
@@ -39,8 +85,9 @@ pub(super) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let access = access_of(&api, request.headers())?;
+    let access = access_of(&api, request.headers(), Peer::of(request.extensions()))?;
     let tenant = access.tenant.id;
+    request.extensions_mut().insert(Standing::new(&api, &access));
     request.extensions_mut().insert(access);
     let mut response = match api.pools.admit(tenant, request) {
         Ok((request, guard)) => {
@@ -72,22 +119,14 @@ pub(super) async fn require_operator(request: Request, next: Next) -> Result<Res
 }
 
 /// What a request with these headers may do.
-pub(super) fn access_of(api: &ApiState, headers: &HeaderMap) -> Result<Access, Problem> {
+pub(super) fn access_of(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Access, Problem> {
     let access = if api.config.auth {
-        let token = token_of(headers).and_then(|token| api.services.catalog.token(&token));
-        let token = token.ok_or_else(Problem::unauthenticated)?;
-        api.services.catalog.note_use(&token);
-        Access {
-            tenant: Arc::clone(&token.tenant),
-            role: token.role,
-            operator: token.operator,
-            by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
-        }
+        token_access(api, headers, from)?
     } else {
         let tenant = api.services.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
-        Access { tenant, role: AccessRole::Admin, operator: true, by: None }
+        Access { tenant, role: AccessRole::Admin, operator: true, by: None, groups: None, credential: None }
     };
-    let Some(name) = headers.get(TENANT_HEADER).and_then(|name| name.to_str().ok()) else { return Ok(access) };
+    let Some(name) = named_tenant(headers)? else { return Ok(access) };
     if name == access.tenant.name {
         return Ok(access);
     }
@@ -98,9 +137,94 @@ pub(super) fn access_of(api: &ApiState, headers: &HeaderMap) -> Result<Access, P
     Ok(Access { tenant, ..access })
 }
 
+fn token_access(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Access, Problem> {
+    if !headers.contains_key(header::AUTHORIZATION) {
+        return Err(Problem::unauthenticated());
+    }
+    let hash = token_of(headers).map(|text| token_hash(&text));
+    let known = hash.and_then(|hash| api.services.catalog.token_by_hash(&hash).map(|token| (token, hash)));
+    let Some((token, hash)) = known.filter(|(token, hash)| token.is_good(hash, api.services.clock.now())) else {
+        return Err(failed(api, from, Problem::unauthenticated()));
+    };
+    if !token.is_accepted_from(from) {
+        let detail = "the token is not accepted from this address: its `addresses` name other networks";
+        return Err(failed(api, from, Problem::forbidden(detail)));
+    }
+    api.services.catalog.note_use(&token, from);
+    Ok(Access {
+        tenant: Arc::clone(&token.tenant),
+        role: token.role,
+        operator: token.operator,
+        by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
+        groups: token.groups.clone(),
+        credential: Some(Credential { token, hash, from }),
+    })
+}
+
+/// Counts a failure to authenticate, and returns what it is answered with.
+fn failed(api: &ApiState, from: Option<IpAddr>, problem: Problem) -> Problem {
+    match api.auth_failures.note(from) {
+        Verdict::Answered => problem,
+        Verdict::Refused => {
+            api.services.telemetry.metrics.refused("auth.failure_rate");
+            Problem::too_many_failures()
+        }
+    }
+}
+
+/// Returns the token of an access as it is now, if it still gives the access.
+fn present(api: &ApiState, access: &Access) -> Option<Arc<ApiToken>> {
+    let Credential { token, hash, from } = access.credential.as_ref()?;
+    let present = api.services.catalog.token_by_hash(hash)?;
+    let is_same = present.id == token.id && present.tenant.id == token.tenant.id && present.groups == token.groups;
+    let reaches = present.role >= access.role && present.operator >= access.operator;
+    let is_good = present.is_good(hash, api.services.clock.now()) && present.is_accepted_from(*from);
+    (is_same && reaches && is_good).then_some(present)
+}
+
+/// Returns whether a request that was let in would be let in now.
+pub(super) fn is_good(api: &ApiState, access: &Access) -> bool {
+    let tenant = api.services.catalog.tenant(&access.tenant.name);
+    let has_tenant = tenant.is_some_and(|tenant| tenant.id == access.tenant.id);
+    has_tenant && (access.credential.is_none() || present(api, access).is_some())
+}
+
+/// Returns when the access ends: its token is revoked, expires or loses rights, or its tenant is gone.
+pub(super) async fn until_revoked(api: &ApiState, access: &Access) {
+    loop {
+        let changed = api.services.catalog.changed().notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if !is_good(api, access) {
+            return;
+        }
+        let hash = access.credential.as_ref().map(|credential| &credential.hash);
+        let end = hash.and_then(|hash| present(api, access)?.good_until(hash)).unwrap_or(UnixMs::MAX);
+        tokio::select! {
+            () = changed => {}
+            () = api.services.clock.sleep_until(end) => {}
+        }
+    }
+}
+
+/// Returns the tenant that the request names, if it names one.
+///
+/// # Errors
+/// Returns a problem for whatever is not exactly one name: what cannot be read must not mean the token's own tenant.
+fn named_tenant(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all(TENANT_HEADER).iter();
+    let (value, other) = (values.next(), values.next());
+    let Some(value) = value else { return Ok(None) };
+    let name = value.to_str().ok().filter(|name| other.is_none() && check_name("tenant", name).is_ok());
+    let detail = "`Carillon-Tenant` must be given once, with the name of one tenant";
+    name.map(Some).ok_or_else(|| Problem::malformed(None, detail))
+}
+
 /// The token of a `Bearer` or a `Basic` header; in the latter it is the password, or the user if there is no password.
 fn token_of(headers: &HeaderMap) -> Option<String> {
-    let (scheme, value) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, value) = value.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(value.trim().to_owned());
     }
@@ -114,6 +238,8 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn token(authorization: &str) -> Option<String> {
@@ -128,5 +254,36 @@ mod tests {
         assert_eq!(token(&format!("Basic {}", STANDARD.encode("abc:"))).as_deref(), Some("abc"));
         assert_eq!(token("Digest abc"), None);
         assert_eq!(token("Basic !!!"), None);
+        let mut twice = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Bearer abc"))]);
+        twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer def"));
+        assert_eq!(token_of(&twice), None);
+    }
+
+    #[test]
+    fn tenant_is_named_once_or_not_at_all() {
+        let named = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(TENANT_HEADER, HeaderValue::from_bytes(value).unwrap());
+            }
+            named_tenant(&headers).map(|name| name.map(str::to_owned)).map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(named(&[]), Ok(None));
+        assert_eq!(named(&[b"acme"]), Ok(Some("acme".to_owned())));
+        let refused: [&[&[u8]]; 10] = [
+            &[b""],
+            &[b"acm\xe9"],
+            &["acmé".as_bytes()],
+            &[b"acme, other"],
+            &[b"acme other"],
+            &[b"acme\tother"],
+            &[b"-acme"],
+            &[b"acme", b"acme"],
+            &[b"acme", b""],
+            &[b"acme", b"\xff"],
+        ];
+        for values in refused {
+            assert_eq!(named(values), Err(400), "{values:?}");
+        }
     }
 }

@@ -197,6 +197,15 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
     }
 
+    /// 429: the client has failed to authenticate too often.
+    #[must_use]
+    pub fn too_many_failures() -> Self {
+        let detail = "too many requests from this address had no valid token (`auth.failure_rate`)";
+        let problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", "Too many failed authentications", detail);
+        Self { retry_after: Some(1), ..problem }
+    }
+
     /// 503, try again soon.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail);

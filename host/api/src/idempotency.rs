@@ -104,9 +104,11 @@ pub fn refuse(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=KEY_LEN).contains(&text.len()));
-    let detail = format!("`Idempotency-Key` must be 1 to {KEY_LEN} visible ASCII characters");
+    let mut values = headers.get_all(HEADER).iter();
+    let (value, other) = (values.next(), values.next());
+    let Some(value) = value else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| other.is_none() && (1..=KEY_LEN).contains(&text.len()));
+    let detail = format!("`Idempotency-Key` must be given once, with 1 to {KEY_LEN} visible ASCII characters");
     text.map(|text| Some(text.to_owned())).ok_or_else(|| Problem::malformed(None, detail))
 }
 

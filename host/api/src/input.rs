@@ -8,6 +8,7 @@ use axum::http::header::CONTENT_ENCODING;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::auth::Standing;
 use super::error::Problem;
 pub use super::query::Query;
 use carillon_core::json::{Unreadable, read_object};
@@ -52,16 +53,23 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 /// The bytes of a body.
 ///
 /// # Errors
-/// If it is too large or breaks off.
+/// If it is too large or breaks off, or if the client's token is no longer good when it is there.
 pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     // What is packed could be as large as anybody likes.
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         return Err(Problem::encoded(&String::from_utf8_lossy(encoding.as_bytes())));
     }
-    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the body is larger than `server.body_limit` allows"),
-        _ => Problem::malformed(None, "the body ended before it was complete"),
-    })
+    let standing = request.extensions().get::<Standing>().cloned();
+    let read =
+        Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the body is larger than `server.body_limit` allows"),
+            _ => Problem::malformed(None, "the body ended before it was complete"),
+        })?;
+    // A client can take long to send a body, and lose its rights meanwhile.
+    if let Some(standing) = standing {
+        standing.check()?;
+    }
+    Ok(read)
 }
 
 /// Reads a JSON object.

@@ -4,6 +4,7 @@
 
 mod answer_body;
 pub mod auth;
+mod auth_failures;
 mod browser_guard;
 pub mod client;
 mod compat;
@@ -18,6 +19,7 @@ mod line_break;
 mod openapi;
 mod pools;
 mod query;
+mod scope;
 pub mod serve;
 mod socket;
 mod v1;
@@ -38,6 +40,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::auth::Authenticated;
+pub use self::auth_failures::AuthFailures;
 pub use self::browser_guard::BrowserGuard;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
@@ -80,6 +83,8 @@ pub struct ApiState {
     pub executor: Arc<AttemptExecutor>,
     /// Pools that all tenants share.
     pub pools: Pools,
+    /// Bounds and counts the failures to authenticate.
+    pub auth_failures: AuthFailures,
     /// Time of the last count of waiting jobs for the metrics.
     pub backlog: BacklogCount,
     /// Settings of the API.
@@ -94,6 +99,8 @@ pub struct ApiConfig {
     pub auth: bool,
     /// Refuses requests of web pages where no token is required.
     pub browser_guard: Option<Arc<BrowserGuard>>,
+    /// Longest validity of a token that is made; `None` if it is unbounded.
+    pub max_token_age: Option<Duration>,
     /// Bounds of requests.
     pub limits: ApiLimits,
     /// Routes that need no token, besides those for the server's health.
@@ -203,6 +210,7 @@ fn closed_routes(api: &Arc<ApiState>) -> OpenApiRouter<Arc<ApiState>> {
     let closed = viewers_routes().merge(producers_routes()).merge(admins_routes()).merge(operator);
     closed
         .route_layer(from_fn(idempotency::refuse_elsewhere))
+        .route_layer(from_fn(scope::confine))
         .route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
 }
 
@@ -295,6 +303,7 @@ fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::list))
         .routes(routes!(tokens::delete))
+        .routes(routes!(tokens::rotate))
         .route_layer(from_fn_with_state(AccessRole::Admin, auth::require))
 }
 

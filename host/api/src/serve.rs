@@ -4,6 +4,7 @@
 //! thrown away, because a connection that is closed on unread bytes is reset, and the client never sees why it was refused.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::Request;
+use axum::http::Extensions;
 use axum::http::header::EXPECT;
 use axum::response::IntoResponse as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -51,6 +53,18 @@ pub struct ServeLimits {
 #[derive(Clone, Copy, Debug)]
 pub struct Endless;
 
+/// Address of the client of a request, with IPv4 addresses in their own form. An extension of each request that came over a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+impl Peer {
+    /// Returns the address that a request's extensions have.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Option<IpAddr> {
+        extensions.get::<Self>().map(|peer| peer.0)
+    }
+}
+
 /// How long the last of an endless answer has to reach its client.
 const ENDLESS_GRACE: Duration = Duration::from_secs(1);
 
@@ -70,7 +84,7 @@ pub async fn serve(
             accepted = accept(&listener, &limits.connections) => accepted,
             () = stop.cancelled() => break,
         };
-        let Some((stream, place)) = accepted else { continue };
+        let Some((stream, peer, place)) = accepted else { continue };
         let (door, endless, place) = (door.clone(), Arc::new(AtomicBool::new(false)), Arc::new(place));
         let (is_endless, working) = (Arc::clone(&endless), Arc::clone(&place));
         let (socket, sent) = Socket::new(stream, limits.write_timeout);
@@ -82,7 +96,8 @@ pub async fn serve(
                 // A client that sends many requests without reading has one response at a time.
                 sent.all().await;
                 let busy = working.busy();
-                let request = with_rest_thrown_away(request);
+                let mut request = with_rest_thrown_away(request);
+                request.extensions_mut().insert(peer);
                 let answer = match head::check(&request) {
                     Ok(()) => door.answer(request).await,
                     Err(problem) => problem.into_response(),
@@ -138,9 +153,12 @@ async fn until_cut_off<T>(
     .await
 }
 
-async fn accept(listener: &TcpListener, connections: &Connections) -> Option<(tokio::net::TcpStream, Place)> {
+async fn accept(listener: &TcpListener, connections: &Connections) -> Option<(tokio::net::TcpStream, Peer, Place)> {
     match listener.accept().await {
-        Ok((stream, address)) => Some((stream, connections.place(address.ip()).await?)),
+        Ok((stream, address)) => {
+            let place = connections.place(address.ip()).await?;
+            Some((stream, Peer(address.ip().to_canonical()), place))
+        }
         Err(error) => {
             tracing::warn!(%error, "accepting a connection failed");
             tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -1,7 +1,6 @@
 //! Tenants, groups, keys, tokens and plugins: their stored forms, and the forms that the server works with.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -255,45 +254,6 @@ pub enum AccessRole {
     Producer,
     /// Also changes groups, keys, plugins and tokens of the tenant.
     Admin,
-}
-
-/// API token.
-#[derive(Clone, Debug)]
-pub struct ApiToken {
-    /// Public id.
-    pub id: String,
-    /// Note on the token's user.
-    pub name: String,
-    /// Tenant whose data the token gives access to.
-    pub tenant: Arc<Tenant>,
-    /// Role, which bounds the access.
-    pub role: AccessRole,
-    /// Whether the token also manages tenants and their tokens.
-    pub operator: bool,
-    /// Time of creation.
-    pub created_at: UnixMs,
-    /// Expiry, if the token has one.
-    pub expires_at: Option<UnixMs>,
-    /// Time at which the last use was recorded; shared by all copies.
-    pub(super) last_used: Arc<AtomicI64>,
-    pub(super) hash: String,
-    /// Version of the entity, which rises with each change.
-    pub(super) revision: i64,
-}
-
-/// Stored form of a token.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct TokenDoc {
-    pub(super) hash: String,
-    pub(super) name: String,
-    pub(super) role: AccessRole,
-    #[serde(default)]
-    pub(super) operator: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) expires_at: Option<UnixMs>,
-    /// Time of the last use, to the hour.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) last_used_at: Option<UnixMs>,
 }
 
 /// Version of a plugin.

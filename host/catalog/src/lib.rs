@@ -36,6 +36,7 @@ mod state;
 mod stored_documents;
 mod tenants;
 mod tickets;
+mod token;
 mod tokens;
 mod tried;
 mod validation;
@@ -51,7 +52,7 @@ use tokio::sync::Notify;
 
 pub use self::bindings::Proposed;
 pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
-pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginVersion, Tenant, TenantDoc};
+pub use self::entities::{AccessRole, Group, Key, KeyVersion, PluginVersion, Tenant, TenantDoc};
 pub use self::error::CatalogError;
 pub use self::groups::{PutGroup, Written};
 pub use self::keys::{KeyValue, Overlap};
@@ -63,7 +64,8 @@ pub use self::secrets::{Vault, token_hash};
 pub use self::signers::{SignerDoc, Signers};
 pub use self::tenants::{PutTenant, TenantPatch, TenantUsage};
 pub use self::tickets::TICKET_MAC_LEN;
-pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
+pub use self::token::{ApiToken, NewToken, TokenAuthor};
+pub use self::tokens::{FIRST_OPERATOR, Rotation, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Initiator, Move, Rollout};
 

@@ -10,12 +10,13 @@ use serde_json::Value;
 
 use super::bulks::Bulk;
 use super::decode::{plugin_of, read};
-use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::entities::{Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};
 use super::schedules::Schedule;
 use super::secrets::Vault;
 use super::signers::Signers;
+use super::token::{ApiToken, TokenDoc};
 use super::versions::{Binding, Rollout, roles_of, slot_of};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_policy::Digest;
@@ -247,28 +248,26 @@ impl CatalogState {
         let doc: TokenDoc = read(&entity)?;
         let slot = (tenant.id, entity.name.clone());
         self.forget_token(&slot);
-        let token = Arc::new(ApiToken {
-            id: entity.name,
-            last_used: ApiToken::last_use_of(&doc),
-            name: doc.name,
-            tenant,
-            role: doc.role,
-            operator: doc.operator,
-            created_at: entity.created_at,
-            expires_at: doc.expires_at,
-            hash: doc.hash,
-            revision: entity.version,
-        });
-        self.token_hashes.insert(token.hash.clone(), Arc::clone(&token));
+        let token = Arc::new(ApiToken::of(doc, entity.name, tenant, entity.created_at, entity.version));
+        self.index_token(&token);
         self.tokens.insert(slot, token);
         Ok(())
+    }
+
+    /// Lets a token be found by each of its secrets.
+    fn index_token(&mut self, token: &Arc<ApiToken>) {
+        for hash in token.hashes() {
+            self.token_hashes.insert(hash.to_owned(), Arc::clone(token));
+        }
     }
 
     /// Removes a token from the index by text; another token may have the same text.
     fn forget_token(&mut self, slot: &(TenantId, String)) {
         let Some(token) = self.tokens.remove(slot) else { return };
-        if self.token_hashes.get(&token.hash).is_some_and(|known| known.id == token.id) {
-            self.token_hashes.remove(&token.hash);
+        for hash in token.hashes() {
+            if self.token_hashes.get(hash).is_some_and(|known| known.id == token.id) {
+                self.token_hashes.remove(hash);
+            }
         }
     }
 
@@ -308,8 +307,10 @@ impl CatalogState {
     fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
         let tokens = self.tokens.iter_mut().filter(|((owner, _), _)| *owner == tenant.id);
         for (_, token) in tokens {
-            *token = Arc::new(ApiToken { tenant: Arc::clone(tenant), ..ApiToken::clone(token) });
-            self.token_hashes.insert(token.hash.clone(), Arc::clone(token));
+            *token = Arc::new(token.of_tenant(tenant));
+            for hash in token.hashes() {
+                self.token_hashes.insert(hash.to_owned(), Arc::clone(token));
+            }
         }
     }
 

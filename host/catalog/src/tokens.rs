@@ -1,12 +1,13 @@
 //! API tokens in the catalog.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::entities::TokenDoc;
+use super::change::{Decision, MAX_TRIES, busy};
 use super::secrets::{new_token, token_hash};
-use super::{AccessRole, ApiToken, Catalog, CatalogError, document, validation};
+use super::token::{ApiToken, NewToken, TokenDoc};
+use super::{AccessRole, Catalog, CatalogError, document, validation};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
 use carillon_store::{Kind, Precondition, PutEntity, Store};
@@ -18,18 +19,17 @@ const CONFIGURED_ID: &str = "configuration";
 pub const FIRST_OPERATOR: &str = "first administrator";
 
 /// Precision of the recorded last use of a token. Each record is a write to the store.
-const USE_RESOLUTION: Duration = Duration::from_secs(3600);
+const USE_RESOLUTION: Duration = Duration::from_secs(60);
 
-/// Token to be made.
-#[derive(Clone, Debug)]
-pub struct NewToken {
-    /// Note on the token's user.
-    pub name: String,
-    /// Role, which bounds the access.
-    pub role: AccessRole,
-    /// Whether the token also manages tenants.
-    pub operator: bool,
-    /// Expiry, if the token has one.
+/// Largest number of replaced secrets of a token that are good at the same time.
+const MAX_PREVIOUS_SECRETS: usize = 8;
+
+/// Rotation of a token's secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// How long the present secret stays good.
+    pub overlap: Duration,
+    /// New expiry of the token; `None` keeps the present one.
     pub expires_at: Option<UnixMs>,
 }
 
@@ -37,27 +37,39 @@ impl NewToken {
     /// Returns the token of a server's first operator.
     #[must_use]
     pub fn first_operator() -> Self {
-        Self { name: FIRST_OPERATOR.to_owned(), role: AccessRole::Admin, operator: true, expires_at: None }
-    }
-
-    fn doc(self, text: &str) -> TokenDoc {
-        let Self { name, role, operator, expires_at } = self;
-        TokenDoc { hash: token_hash(text), name, role, operator, expires_at, last_used_at: None }
+        Self { operator: true, ..Self::new(FIRST_OPERATOR, AccessRole::Admin) }
     }
 }
 
 impl Catalog {
-    /// Returns the token with this text, unless it has expired.
+    /// Returns the token that has a secret with this hash, whether or not it is still good.
     #[must_use]
-    pub fn token(&self, token: &str) -> Option<Arc<ApiToken>> {
-        let known = self.state().token_by_hash(&token_hash(token)).cloned()?;
-        known.is_live(self.now()).then_some(known)
+    pub fn token_by_hash(&self, hash: &str) -> Option<Arc<ApiToken>> {
+        self.state().token_by_hash(hash).cloned()
     }
 
-    /// Returns the tenant's tokens, with those that have expired.
+    /// Returns a tenant's token.
+    #[must_use]
+    pub fn token(&self, tenant: TenantId, id: &str) -> Option<Arc<ApiToken>> {
+        self.state().token(tenant, id).cloned()
+    }
+
+    /// Returns the tenant's tokens, with those that have expired and those of operators.
     #[must_use]
     pub fn tokens(&self, tenant: TenantId) -> Vec<Arc<ApiToken>> {
         self.state().tokens_of(tenant).cloned().collect()
+    }
+
+    /// Returns the tokens of operators, with those that have expired. They belong to no tenant, whichever they are stored with.
+    #[must_use]
+    pub fn operator_tokens(&self) -> Vec<Arc<ApiToken>> {
+        self.state().tokens().filter(|token| token.operator).cloned().collect()
+    }
+
+    /// Returns the number of tokens that were made while no token was required.
+    #[must_use]
+    pub fn unauthenticated_tokens(&self) -> usize {
+        self.state().tokens().filter(|token| token.unauthenticated).count()
     }
 
     /// Returns the text of a new token.
@@ -84,7 +96,40 @@ impl Catalog {
         validation::token_name(&new.name)?;
         let doc = document(&new.doc(text));
         self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Precondition::Nothing)).await?;
-        self.token(text).ok_or(CatalogError::Gone)
+        self.token_by_hash(&token_hash(text)).ok_or(CatalogError::Gone)
+    }
+
+    /// Gives a token another secret under the same id, and returns that secret, which is not stored.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration sets the secret, if too many replaced ones are still good, or if the store fails.
+    pub async fn rotate_token(
+        &self,
+        token: &ApiToken,
+        rotation: Rotation,
+    ) -> Result<(Arc<ApiToken>, String), CatalogError> {
+        if token.id == CONFIGURED_ID {
+            let detail = "the configuration sets the secret of this token (`auth.admin_token`): change it there";
+            return Err(CatalogError::Conflict(detail.to_owned()));
+        }
+        let text = self.new_token_text();
+        let (tenant, id) = (token.tenant.id, &token.id);
+        let decide = |present: Option<&ApiToken>| {
+            let present = present.ok_or(CatalogError::Gone)?;
+            let (mut doc, now) = (TokenDoc::from(present), self.now());
+            if doc.live_previous(now) >= MAX_PREVIOUS_SECRETS {
+                let detail =
+                    format!("{MAX_PREVIOUS_SECRETS} earlier secrets of the token are still valid: wait until one ends");
+                return Err(CatalogError::Conflict(detail));
+            }
+            doc.rotate(&text, now.plus(rotation.overlap), now);
+            doc.expires_at = rotation.expires_at.or(doc.expires_at);
+            let expect = Precondition::Version(present.revision);
+            Ok(Decision::from(self.entity(tenant, Kind::ApiToken, id, document(&doc), expect)))
+        };
+        self.change(|| self.token(tenant, id), decide).await?;
+        let rotated = self.token_by_hash(&token_hash(&text)).ok_or(CatalogError::Gone)?;
+        Ok((rotated, text))
     }
 
     /// Makes this text the operator's token from the configuration, and revokes the one that the configuration named before.
@@ -93,8 +138,8 @@ impl Catalog {
     /// Returns the store's error.
     pub async fn configure_token(&self, tenant: TenantId, text: &str) -> Result<(), CatalogError> {
         let hash = token_hash(text);
-        let known = self.configured_token(tenant);
-        if known.as_ref().is_none_or(|known| known.hash != hash) {
+        let known = self.token(tenant, CONFIGURED_ID);
+        if known.as_ref().is_none_or(|known| !known.is_of_hash(&hash)) {
             let doc = document(&NewToken::first_operator().doc(text));
             self.put(self.entity(tenant, Kind::ApiToken, CONFIGURED_ID, doc, Precondition::Anything)).await?;
             if known.is_some() {
@@ -102,33 +147,32 @@ impl Catalog {
             }
         }
         // An older version gave each such token an id of its own, and so made others with the same text.
-        let same = self.tokens(tenant).into_iter().filter(|token| token.hash == hash && token.id != CONFIGURED_ID);
+        let same = self.tokens(tenant).into_iter().filter(|token| token.is_of_hash(&hash) && token.id != CONFIGURED_ID);
         for token in same {
             self.delete_token(tenant, &token.id).await?;
         }
         Ok(())
     }
 
-    /// Returns the token that the configuration named, at this start or before.
-    #[must_use]
-    pub fn configured_token(&self, tenant: TenantId) -> Option<Arc<ApiToken>> {
-        self.tokens(tenant).into_iter().find(|token| token.id == CONFIGURED_ID)
+    /// Revokes the token that the configuration named before; returns false if there is none.
+    ///
+    /// # Errors
+    /// Returns the store's error.
+    pub async fn withdraw_configured_token(&self, tenant: TenantId) -> Result<bool, CatalogError> {
+        self.delete_token(tenant, CONFIGURED_ID).await
     }
 
     /// Returns whether any operator has a valid token.
     #[must_use]
     pub fn has_operator(&self) -> bool {
         let now = self.now();
-        let tenants = self.tenants();
-        let mut tokens = tenants.iter().flat_map(|tenant| self.tokens(tenant.id));
-        tokens.any(|token| token.operator && token.is_live(now))
+        self.state().tokens().any(|token| token.operator && token.is_live(now))
     }
 
-    /// Records the use of a token, to the hour. The write happens in the background.
-    pub fn note_use(self: &Arc<Self>, token: &Arc<ApiToken>) {
-        let (now, last) = (self.now(), token.last_used.load(Ordering::Relaxed));
-        let is_known = last != NEVER && now < UnixMs(last).plus(USE_RESOLUTION);
-        if is_known || token.last_used.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+    /// Records the use of a token and its address, to the minute. The write happens in the background.
+    pub fn note_use(self: &Arc<Self>, token: &Arc<ApiToken>, from: Option<IpAddr>) {
+        let now = self.now();
+        if !token.note_use(now, from, now.minus(USE_RESOLUTION)) {
             return;
         }
         let (catalog, token) = (Arc::clone(self), Arc::clone(token));
@@ -143,11 +187,35 @@ impl Catalog {
         });
     }
 
-    /// Revokes a token; returns false if there is none.
+    /// Revokes a token; returns false if it is gone already.
     ///
     /// # Errors
-    /// Returns the store's error.
-    pub async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, CatalogError> {
+    /// Returns a conflict if no other operator's token would be left.
+    pub async fn revoke_token(&self, token: &ApiToken) -> Result<bool, CatalogError> {
+        let tenant = token.tenant.id;
+        if !token.operator || !token.is_live(self.now()) {
+            return self.delete_token(tenant, &token.id).await;
+        }
+        let _changing = self.changing.lock().await;
+        for _ in 0..MAX_TRIES {
+            // An operator's token that another node revoked a moment ago does not count; one that is revoked from now on makes this decide again.
+            self.refresh().await?;
+            let now = self.now();
+            let is_other = |other: &Arc<ApiToken>| (other.tenant.id, &other.id) != (tenant, &token.id);
+            if !self.operator_tokens().iter().any(|other| is_other(other) && other.is_live(now)) {
+                let detail = "the token is the last one of an operator: make another one first";
+                return Err(CatalogError::Conflict(detail.to_owned()));
+            }
+            let generation = Some(self.memory.generation());
+            match self.delete_unchanged(tenant, Kind::ApiToken, &token.id, generation).await {
+                Err(CatalogError::Conflict(_)) => {}
+                done => return done,
+            }
+        }
+        Err(busy())
+    }
+
+    async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, CatalogError> {
         self.delete(tenant, Kind::ApiToken, id).await
     }
 }
@@ -177,42 +245,8 @@ pub async fn recover_operator(tenant: &str, store: &dyn Store, clock: &dyn Clock
     Ok(text)
 }
 
-/// Last use of a token that was never used.
-pub(super) const NEVER: i64 = i64::MIN;
-
 fn new_id(clock: &dyn Clock) -> String {
     let mut id = [0; 8];
     clock.fill_random(&mut id);
     hex::encode(id)
-}
-
-impl ApiToken {
-    /// Returns whether the token has not expired.
-    #[must_use]
-    pub fn is_live(&self, now: UnixMs) -> bool {
-        self.expires_at.is_none_or(|end| now < end)
-    }
-
-    /// Returns the time of the last use, to the hour.
-    #[must_use]
-    pub fn last_used_at(&self) -> Option<UnixMs> {
-        Some(self.last_used.load(Ordering::Relaxed)).filter(|last| *last != NEVER).map(UnixMs)
-    }
-
-    pub(super) fn last_use_of(doc: &TokenDoc) -> Arc<AtomicI64> {
-        Arc::new(AtomicI64::new(doc.last_used_at.map_or(NEVER, |at| at.0)))
-    }
-}
-
-impl From<&ApiToken> for TokenDoc {
-    fn from(token: &ApiToken) -> Self {
-        Self {
-            hash: token.hash.clone(),
-            name: token.name.clone(),
-            role: token.role,
-            operator: token.operator,
-            expires_at: token.expires_at,
-            last_used_at: token.last_used_at(),
-        }
-    }
 }

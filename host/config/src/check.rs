@@ -10,8 +10,6 @@ use super::{Config, TenantConfig, compat};
 
 /// Size of a page of linear memory; no guest runs with less.
 const WASM_PAGE: usize = 65_536;
-/// Length of the shortest administrator's token, in characters.
-const MIN_TOKEN: usize = 16;
 /// Number of digits of a master key.
 const MASTER_KEY_DIGITS: usize = 64;
 /// Largest number of threads, attempts and similar counts: a larger number is most likely a mistake.
@@ -68,14 +66,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
         );
         checks.require(false, "auth.enabled", message);
     }
-    if let Some(token) = &config.auth.admin_token {
-        let good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
-        checks.require(
-            good,
-            "auth.admin_token",
-            format!("the token must have at least {MIN_TOKEN} visible ASCII characters"),
-        );
-    }
+    config.auth.check(checks);
     if let Err(error) = config.store.place() {
         checks.require(false, "store.url", error.to_string());
     }
@@ -275,7 +266,10 @@ mod tests {
             ("CARILLON_LIMITS__ATTEMPTS", "0", "limits.attempts: 0 is out of range: it must be from 1 to"),
             ("CARILLON_EGRESS__PORTS", "0", "egress.ports: `0` is not a port or a range of ports"),
             ("CARILLON_METRICS__LISTEN", "127.0.0.1:7070", "metrics.listen: 127.0.0.1:7070 is server.listen already"),
-            ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: the token must have at least 16"),
+            ("CARILLON_AUTH__ADMIN_TOKEN", "1234567890abcdef", "auth.admin_token: the token must be visible ASCII"),
+            ("CARILLON_AUTH__MAX_TOKEN_AGE", "0s", "auth.max_token_age: 0s is out of range"),
+            ("CARILLON_AUTH__FAILURE_RATE", "0", "auth.failure_rate: 0 is out of range"),
+            ("CARILLON_AUTH__FAILURE_BURST", "0", "auth.failure_burst: 0 is out of range"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: the master key must have 64"),
             ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL must be sqlite:PATH or postgres://…"),
             ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: the user agent must be visible"),

@@ -3,6 +3,7 @@
 //! `config.default.toml`, which is compiled in, holds the default and the meaning of every key; the structs here hold only what a program
 //! needs beyond that. [`Config::load`] combines the sources and checks the result: every [`Config`] that exists is complete and consistent.
 
+mod auth;
 mod check;
 mod checks;
 mod compat;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+pub use auth::Auth;
 pub use compat::{Compat, Mount, Poussetaches};
 pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
@@ -129,24 +131,6 @@ impl Server {
     #[must_use]
     pub fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| hostname::get().unwrap_or_default().to_string_lossy().into_owned())
-    }
-}
-
-/// `[auth]`: access to the API.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Auth {
-    /// Whether requests need a token; may be false only if `server.listen` is a loopback address.
-    pub enabled: bool,
-    /// Token of the first administrator; if unset, one is made at the first start.
-    #[serde(deserialize_with = "values::unless_empty")]
-    pub admin_token: Option<String>,
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let admin_token = self.admin_token.as_ref().map(|_| "…");
-        f.debug_struct("Auth").field("enabled", &self.enabled).field("admin_token", &admin_token).finish()
     }
 }
 

@@ -545,7 +545,7 @@ mod tests {
 
     #[test]
     fn the_environment_keeps_strings_and_reads_lists() {
-        let digits = "1234567890123456";
+        let digits = "3141592653589793238462643383279502884197";
         let variables = [
             ("CARILLON_AUTH__ADMIN_TOKEN", digits),
             ("CARILLON_EGRESS__ALLOW", "127.0.0.0/8, ::1"),

@@ -684,7 +684,7 @@ class Token:
     created_at: datetime
     #: Time at which it expires; None if it is valid until it is deleted.
     expires_at: Optional[datetime] = None
-    #: Time of the last use, to the hour.
+    #: Time of the last use, to the minute.
     last_used_at: Optional[datetime] = None
     #: The secret text; returned by ``create`` only.
     token: Optional[str] = field(default=None, repr=False)

@@ -27,14 +27,15 @@ use serde_json::{Map, Value};
 
 use self::refusal::Refusal;
 use super::ApiState;
-use super::auth::{Access, access_of};
+use super::auth::{Access, Standing, access_of};
 use super::error::Problem;
 use super::idempotency;
 use super::input::read;
 use super::pools::RequestGuard;
+use super::serve::Peer;
 use carillon_catalog::{AccessRole, Author, Group, Written};
 use carillon_core::job::{Admission, AttemptRecord, Job, NewJob};
-use carillon_engine::intake::{JobDoc, ValidationCache};
+use carillon_engine::intake::JobDoc;
 use carillon_store::{ChangeOutcome, InsertOutcome, InsertResult, JobChange, JobFilter, JobsQuery};
 
 pub use self::group::{AUTH_KEY, OwnLimits, presets, without_preset};
@@ -138,15 +139,22 @@ struct Call {
 
 impl Call {
     async fn of(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Result<Self, Problem> {
-        let access = access_of(&api, request.headers())?;
+        let access = access_of(&api, request.headers(), Peer::of(request.extensions()))?;
         idempotency::refuse(request.method(), request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         // Lists show payloads, which viewers do not see elsewhere.
         if access.role < AccessRole::Producer {
             return Err(Problem::forbidden("the token's role is viewer; the request requires producer"));
         }
+        if !access.sees(&mount.settings(&api.config.compat).group) {
+            return Err(Problem::forbidden(
+                "the token is for certain groups only, and the mount's group is none of them",
+            ));
+        }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let headers = request.headers().clone();
+        let mut request = request;
+        request.extensions_mut().insert(Standing::new(&api, &access));
         let (request, guard) = api.pools.admit(access.tenant.id, request)?;
         let body = read(request, &()).await.map_err(|problem| guard.cut_off().unwrap_or(problem))?;
         Ok(Self { mount, api, access, method, rest, query, headers, body, _guard: Arc::new(guard) })
@@ -199,8 +207,8 @@ impl Call {
 
     /// A job as if it were posted to the mount's group, under a condition.
     async fn job(&self, group: &Arc<Group>, doc: JobDoc, admission: Admission) -> Result<NewJob, Refusal> {
-        let job =
-            self.api.intake.new_job(group, doc, self.api.services.clock.now(), &mut ValidationCache::default()).await?;
+        let now = self.api.services.clock.now();
+        let job = self.api.intake.new_job(group, doc, now, &mut self.access.validation()).await?;
         Ok(NewJob { admission, ..job })
     }
 

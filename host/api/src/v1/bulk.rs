@@ -12,6 +12,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
+use super::super::scope::is_visible;
 use super::jobs::FilterDoc;
 use super::{Page, Paging, find_group};
 use carillon_catalog::{Bulk, BulkAction, BulkDoc, Group};
@@ -238,7 +239,9 @@ pub(in super::super) async fn get(
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
 ) -> Result<Json<BulkView>, Problem> {
-    let bulk = api.services.catalog.bulk(access.tenant.id, &id).ok_or_else(|| Problem::unknown("bulk change", &id))?;
+    let bulk = api.services.catalog.bulk(access.tenant.id, &id);
+    let visible = bulk.filter(|bulk| is_visible(&api, &access, bulk.doc.filter.group));
+    let bulk = visible.ok_or_else(|| Problem::unknown("bulk change", &id))?;
     Ok(Json(bulk_view(&api, &bulk)))
 }
 
@@ -250,7 +253,9 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<BulkView>>, Problem> {
-    let page = Page::of_newest(api.services.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
+    let mut bulks = api.services.catalog.bulks(access.tenant.id);
+    bulks.retain(|bulk| is_visible(&api, &access, bulk.doc.filter.group));
+    let page = Page::of_newest(bulks, &paging, |bulk| bulk.id.clone())?;
     let items = page.items.iter().map(|bulk| bulk_view(&api, bulk)).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

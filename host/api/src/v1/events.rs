@@ -18,9 +18,10 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
 use super::super::ApiState;
-use super::super::auth::{Access, access_of};
+use super::super::auth::{Access, is_good, until_revoked};
 use super::super::error::Problem;
 use super::super::input::Query;
+use super::super::scope::is_visible;
 use super::super::serve::Endless;
 use super::find_group;
 use carillon_core::clock::UnixMs;
@@ -124,7 +125,6 @@ struct Wanted {
 struct Live {
     api: Arc<ApiState>,
     access: Access,
-    headers: HeaderMap,
     wanted: Wanted,
     cursor: Cursor,
     /// What was read and is not yet sent.
@@ -155,7 +155,7 @@ pub(in super::super) async fn events(
         greeting = greeting.id(cursor.0.to_string());
     }
     let (greeting, pending) = (Some(greeting), VecDeque::new());
-    let live = Live { api, access, headers, wanted, cursor, pending, greeting, _place: place };
+    let live = Live { api, access, wanted, cursor, pending, greeting, _place: place };
     let messages = stream::unfold(live, |mut live| async move {
         let message = live.next().await?;
         Some((Ok::<_, Infallible>(message), live))
@@ -204,16 +204,17 @@ impl Live {
         if let Some(greeting) = self.greeting.take() {
             return Some(greeting);
         }
-        let api = Arc::clone(&self.api);
+        let (api, access) = (Arc::clone(&self.api), self.access.clone());
         let silent_until = api.services.clock.now().plus(KEEP_ALIVE);
         loop {
+            // Before anything else: what was read for a client is not sent to it when its token is no longer good.
+            if !is_good(&api, &access) {
+                return None;
+            }
             while let Some(event) = self.pending.pop_front() {
                 if let Some(message) = self.message(&event) {
                     return Some(message);
                 }
-            }
-            if !self.is_allowed() {
-                return None;
             }
             // Seen before the last look, so that what was recorded before the end is still sent.
             let is_over = api.lifecycle.end.is_cancelled();
@@ -244,21 +245,19 @@ impl Live {
                 () = api.services.clock.sleep_until(silent_until) => {
                     return Some(Message::default().comment("still here").id(self.cursor.0.to_string()));
                 }
+                () = until_revoked(&api, &access) => return None,
                 () = api.lifecycle.end.cancelled() => {}
             }
         }
-    }
-
-    /// Whether the token is still good for what it was good for.
-    fn is_allowed(&self) -> bool {
-        let access = access_of(&self.api, &self.headers);
-        access.is_ok_and(|access| access.tenant.id == self.access.tenant.id && access.role >= self.access.role)
     }
 
     /// The event as a message, if the client wants to see it.
     fn message(&self, event: &Event) -> Option<Message> {
         let group = self.api.services.catalog.group_by_id(event.fact.about.group).map(|group| group.name.clone());
         if self.wanted.group.is_some() && self.wanted.group != group {
+            return None;
+        }
+        if !is_visible(&self.api, &self.access, event.fact.about.group) {
             return None;
         }
         message(&EventView::of(event, group))

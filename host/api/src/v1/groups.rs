@@ -68,6 +68,7 @@ async fn write_group(
 ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
     let before = api.services.catalog.group(access.tenant.id, name).map(|group| group.binding);
     let author = access.author(reason.why)?;
+    access.check_policy(&doc)?;
     let put = api.services.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
     if before.is_some_and(|before| before != put.group.binding) {
         announce_move(api, &put.group);
@@ -108,7 +109,9 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
-    let page = Page::of_sorted(api.services.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
+    let mut groups = api.services.catalog.groups(access.tenant.id);
+    groups.retain(|group| access.sees(&group.name));
+    let page = Page::of_sorted(groups, &paging, |group| group.name.clone())?;
     page.shown(|group| Ok(group_view(&api, &group))).map(Json)
 }
 

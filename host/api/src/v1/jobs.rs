@@ -16,13 +16,14 @@ use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent};
 use super::super::input::{Path, Query, parse};
 use super::super::query::labels;
+use super::super::scope::{is_visible, visible_jobs};
 use super::disclosure::Disclosure;
 use super::job_view::{JobView, job_view};
 use super::{Page, Paging, find_group, foreign_cursor};
 use carillon_core::clock::{UnixMs, rfc3339};
 use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
 use carillon_core::json::unique;
-use carillon_engine::intake::{JobDoc, ValidationCache};
+use carillon_engine::intake::JobDoc;
 use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery, StoreError};
 
 /// In the filter of a list over all groups.
@@ -42,8 +43,7 @@ pub(in super::super) async fn create(
     request: Idempotent<JobDoc>,
 ) -> Result<Response, Problem> {
     let group = find_group(&api, &access, &group)?;
-    let job =
-        api.intake.new_job(&group, request.doc, api.services.clock.now(), &mut ValidationCache::default()).await?;
+    let job = api.intake.new_job(&group, request.doc, api.services.clock.now(), &mut access.validation()).await?;
     let (name, posted) = (group.name.clone(), job.clone());
     let answer = move |placed: &[InsertOutcome]| {
         let stored = placed.iter().all(|placed| matches!(placed, InsertOutcome::Stored { .. }));
@@ -106,7 +106,7 @@ pub(in super::super) async fn create_batch(
             format!("`jobs` must have 1 to {} entries (`server.batch_limit`)", api.config.limits.batch),
         ));
     }
-    let (now, mut checked) = (api.services.clock.now(), ValidationCache::default());
+    let (now, mut checked) = (api.services.clock.now(), access.validation());
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for (index, doc) in batch.jobs.iter().enumerate() {
         let place = format!("/jobs/{index}");
@@ -197,8 +197,7 @@ pub(in super::super) async fn list_all(
 ) -> Result<Json<Page<JobView>>, Problem> {
     let limit = paging.limit()?;
     let filter = params.filter(&all)?.of(&access, NO_GROUP).map_err(Problem::in_query)?;
-    let jobs =
-        api.services.store.jobs_of_tenant(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    let jobs = visible_jobs(&api, &access, JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
     Ok(Json(job_page(&api, &access, jobs, limit)))
 }
 
@@ -352,8 +351,13 @@ pub(super) async fn find_job(api: &ApiState, access: &Access, id: &str, named: &
     let Some(group) = &named.group else {
         let parsed = id.parse().map_err(|_| unknown())?;
         return match api.services.store.job(access.tenant.id, parsed).await {
+            // Its group cannot be read either.
+            Err(StoreError::Unreadable(_)) if access.groups.is_some() => Err(unknown()),
             Err(StoreError::Unreadable(id)) => Ok(FoundJob::Unreadable(id)),
-            found => Ok(FoundJob::Readable(Box::new(found?.ok_or_else(unknown)?))),
+            found => {
+                let visible = found?.filter(|job| is_visible(api, access, job.group));
+                Ok(FoundJob::Readable(Box::new(visible.ok_or_else(unknown)?)))
+            }
         };
     };
     let group = find_group(api, access, group)?;

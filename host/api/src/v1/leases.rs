@@ -14,18 +14,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::ApiState;
-use super::super::auth::Access;
+use super::super::auth::{Access, is_good, until_revoked};
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
 use super::super::pools::RequestPlace;
+use super::super::scope::is_visible;
 use super::find_group;
 use super::handed_over::HandedOver;
 use super::job_view::JobView;
-use carillon_catalog::{Catalog, TICKET_MAC_LEN};
+use carillon_catalog::{Catalog, Group, TICKET_MAC_LEN};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, LeasedJob, State as JobState, TenantId, Token};
-use carillon_engine::dispatch::pull::{ConsumerReport, LeaseError, LeaseRequest, LeaseTicket};
+use carillon_engine::dispatch::pull::{ConsumerReport, Handover, LeaseError, LeaseRequest, LeaseTicket};
 use carillon_policy::binding::parse_period;
 
 /// The most jobs of one request.
@@ -165,8 +166,9 @@ pub(in super::super) async fn lease(
         ));
     }
     let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
-    let _waiting = if wait.is_zero() { None } else { Some(api.pools.wait(access.tenant.id, &place)?) };
-    let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;
+    let waiting = if wait.is_zero() { None } else { Some(api.pools.wait(access.tenant.id, &place)?) };
+    let handover = lease_while_allowed(&api, &access, &group, ask, &client).await?;
+    drop(waiting);
     let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| {
         let token = write_ticket(&api.services.catalog, access.tenant.id, *ticket);
         LeaseView::of(token, leased.clone(), &group.name)
@@ -186,6 +188,39 @@ fn lease_time(pointer: &str, text: Option<&str>) -> Result<Duration, Problem> {
         return Ok(lease);
     }
     Err(Problem::invalid(pointer, "`lease` must be from 1s to 12h"))
+}
+
+/// Leases jobs for a consumer. One whose token is revoked meanwhile gets none, as one that has hung up.
+async fn lease_while_allowed(
+    api: &ApiState,
+    access: &Access,
+    group: &Group,
+    ask: LeaseRequest,
+    client: &Client,
+) -> Result<Handover, Problem> {
+    let gone = client.gone_token().child_token();
+    let mut leasing = std::pin::pin!(api.pull.lease(group, ask, &gone));
+    let handover = tokio::select! {
+        biased;
+        handover = &mut leasing => handover?,
+        () = until_revoked(api, access) => {
+            gone.cancel();
+            leasing.await?
+        }
+    };
+    // What a claim has leased meanwhile goes back.
+    if is_good(api, access) { Ok(handover) } else { Err(Problem::unauthenticated()) }
+}
+
+/// Returns the lease of a text, if the request may touch its job.
+async fn find_ticket(api: &ApiState, access: &Access, token: &str) -> Result<LeaseTicket, Problem> {
+    let unknown = || Problem::unknown("lease", token);
+    let ticket = read_ticket(&api.services.catalog, access.tenant.id, token)?;
+    if access.groups.is_some() {
+        let job = api.services.store.job(access.tenant.id, ticket.job).await?;
+        job.filter(|job| is_visible(api, access, job.group)).ok_or_else(unknown)?;
+    }
+    Ok(ticket)
 }
 
 /// New duration of a lease.
@@ -213,7 +248,7 @@ pub(in super::super) async fn extend(
     Path(token): Path<String>,
     OptionalBody(doc): OptionalBody<ExtendDoc>,
 ) -> Result<Json<ExtendedView>, Problem> {
-    let ticket = read_ticket(&api.services.catalog, access.tenant.id, &token)?;
+    let ticket = find_ticket(&api, &access, &token).await?;
     let lease = lease_time("/lease", doc.lease.as_deref())?;
     let until = api.pull.extend(access.tenant.id, ticket, lease).await.map_err(|lost| problem(lost, &token))?;
     Ok(Json(ExtendedView { expires_at: until.to_string() }))
@@ -279,7 +314,7 @@ pub(in super::super) async fn release(
 }
 
 async fn end(api: &ApiState, access: &Access, token: &str, said: ConsumerReport) -> Result<Json<EndedView>, Problem> {
-    let ticket = read_ticket(&api.services.catalog, access.tenant.id, token)?;
+    let ticket = find_ticket(api, access, token).await?;
     let ended = api.pull.end(access.tenant.id, ticket, said).await;
     let (state, next_run_at) = ended.map_err(|lost| problem(lost, token))?;
     Ok(Json(EndedView { state, next_run_at: next_run_at.map(|at| at.to_string()) }))

@@ -134,5 +134,6 @@ fn removed(was_there: bool, what: &str, name: &str) -> Result<StatusCode, Proble
 }
 
 fn find_group(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
-    api.services.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
+    let group = api.services.catalog.group(access.tenant.id, name).filter(|group| access.sees(&group.name));
+    group.ok_or_else(|| Problem::unknown("group", name))
 }

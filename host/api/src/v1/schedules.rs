@@ -23,7 +23,7 @@ use carillon_catalog::{Schedule, ScheduleSpec};
 use carillon_core::clock::UnixMs;
 use carillon_core::duration;
 use carillon_core::job::Overlap;
-use carillon_engine::intake::{TickTrigger, TimeInput, ValidationCache};
+use carillon_engine::intake::{TickTrigger, TimeInput};
 use carillon_engine::maintenance::prune::TICKS_KEPT;
 use carillon_store::{InsertOutcome, InsertResult, TicksQuery};
 
@@ -154,7 +154,9 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
 }
 
 pub(super) fn find_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
-    api.services.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
+    let schedule = api.services.catalog.schedule(access.tenant.id, name);
+    let visible = schedule.filter(|schedule| access.sees(&schedule.spec.group));
+    visible.ok_or_else(|| Problem::unknown("schedule", name))
 }
 
 pub(super) async fn show_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
@@ -197,7 +199,8 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<ScheduleView>>, Problem> {
-    let schedules = api.services.catalog.schedules(access.tenant.id);
+    let mut schedules = api.services.catalog.schedules(access.tenant.id);
+    schedules.retain(|schedule| access.sees(&schedule.spec.group));
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
     let ticked = api.services.store.ticked().await?;
     page.shown(|schedule| schedule_view(&api, &access, &schedule, &ticked)).map(Json)
@@ -228,6 +231,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    find_schedule(&api, &access, &name)?;
     removed(api.services.catalog.delete_schedule(access.tenant.id, &name).await?, "schedule", &name)
 }
 
@@ -371,7 +375,11 @@ pub(in super::super) async fn put_schedule(
     spec: ScheduleSpec,
     paused: Option<bool>,
 ) -> Result<bool, Problem> {
-    api.intake.job_of(access.tenant.id, &spec, &mut ValidationCache::default()).await?;
+    api.intake.job_of(access.tenant.id, &spec, &mut access.validation()).await?;
+    let known = api.services.catalog.schedule(access.tenant.id, name);
+    if known.is_some_and(|known| !access.sees(&known.spec.group)) {
+        return Err(Problem::forbidden("the token is for certain groups only; the schedule is of another one"));
+    }
     Ok(api.services.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
 }
 

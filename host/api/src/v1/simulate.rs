@@ -25,7 +25,7 @@ use carillon_core::json::unique;
 use carillon_engine::delivery::send::{Answer, Outgoing};
 use carillon_engine::delivery::simulate::{ATTEMPTS, simulated_answer};
 use carillon_engine::intake::headers::{HeaderView, HeadersInput, headers_schema};
-use carillon_engine::intake::{JobDoc, TimeInput, ValidationCache};
+use carillon_engine::intake::{JobDoc, TimeInput};
 use carillon_policy::{Fault, Plan};
 
 /// The statuses of an imagined failure and of an imagined success.
@@ -166,7 +166,7 @@ pub(in super::super) async fn simulate(
     }
     let mut job = api
         .intake
-        .new_job(&group, doc.job, now, &mut ValidationCache::default())
+        .new_job(&group, doc.job, now, &mut access.validation())
         .await
         .map_err(|error| error.inside("/job"))?;
     job.seed = doc.seed.unwrap_or(job.seed);

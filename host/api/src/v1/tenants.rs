@@ -150,6 +150,8 @@ pub struct WhoamiView {
     role: AccessRole,
     /// Whether the token also manages tenants.
     operator: bool,
+    /// Names of the groups that the token sees and touches; null for all.
+    groups: Option<Vec<String>>,
     /// Name of the tenant.
     tenant: String,
     /// Limits on what the tenant's groups use together.
@@ -168,11 +170,12 @@ pub(in super::super) async fn whoami(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
 ) -> Json<WhoamiView> {
-    let Access { tenant, role, operator, by } = access;
+    let Access { tenant, role, operator, by, groups, .. } = access;
     Json(WhoamiView {
         token: by,
         role,
         operator,
+        groups: groups.as_deref().map(<[String]>::to_vec),
         tenant: tenant.name.clone(),
         quota: tenant.quota.doc.clone(),
         usage: api.services.catalog.usage(tenant.id),

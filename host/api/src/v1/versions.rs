@@ -251,6 +251,7 @@ pub(in super::super) async fn create(
         Some(Value::String(why)) => Some(why),
         Some(_) => return Err(Problem::invalid("/why", "`why` must be a string")),
     };
+    access.check_policy(&doc)?;
     let written = match proposal.base {
         Some(Base::Active) => Written::Part(doc),
         None => Written::Whole(doc),

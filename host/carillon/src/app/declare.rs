@@ -165,16 +165,17 @@ pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Pa
         tracing::warn!("authentication is disabled; every client that reaches the port is an operator");
         return Ok(());
     }
+    let count = catalog.unauthenticated_tokens();
+    if count > 0 {
+        tracing::warn!(count, "tokens are not valid because they were made while authentication was disabled");
+    }
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
     if let Some(text) = &config.auth.admin_token {
         catalog.configure_token(tenant.id, text).await.context("auth.admin_token")?;
         return Ok(());
     }
-    if let Some(token) = catalog.configured_token(tenant.id) {
-        tracing::warn!(
-            id = token.id,
-            "auth.admin_token is no longer set; its token stays valid until `carillon token revoke`"
-        );
+    if catalog.withdraw_configured_token(tenant.id).await? {
+        tracing::warn!("revoked the operator token of the configuration, because auth.admin_token is no longer set");
     }
     if catalog.has_operator() {
         return Ok(());

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::VERSION;
 use super::zone::with_local_zone;
 use carillon_api::{
-    ApiConfig, ApiLimits, ApiState, BacklogCount, BrowserGuard, Lifecycle, OpenRoutes, PoolSizes, Pools,
+    ApiConfig, ApiLimits, ApiState, AuthFailures, BacklogCount, BrowserGuard, Lifecycle, OpenRoutes, PoolSizes, Pools,
 };
-use carillon_config::{Config, Size};
+use carillon_config::{Config, Period, Size};
+use carillon_core::clock::Clock;
 use carillon_engine::cluster::Describe;
 use carillon_engine::delivery::attempt::AttemptExecutor;
 use carillon_engine::delivery::send::Sender;
@@ -63,6 +64,7 @@ impl Parts {
             observers: Arc::new(observers),
             executor,
             pools: pools(config, files, services),
+            auth_failures: auth_failures(config, &services.clock),
             backlog: BacklogCount::default(),
             config: api_config(config),
             lifecycle,
@@ -115,6 +117,10 @@ pub(super) fn payloads(config: &Config) -> Payloads {
     Payloads { max_bytes: bytes(config.engine.payload_memory), largest_bytes: bytes(config.server.payload_limit) }
 }
 
+fn auth_failures(config: &Config, clock: &Arc<dyn Clock>) -> AuthFailures {
+    AuthFailures::new(config.auth.failure_rate, config.auth.failure_burst, Arc::clone(clock))
+}
+
 fn api_config(config: &Config) -> ApiConfig {
     let limits = ApiLimits {
         body: config.server.body_limit.get(),
@@ -123,7 +129,8 @@ fn api_config(config: &Config) -> ApiConfig {
     };
     let open = OpenRoutes { metrics: config.metrics.listen.is_none(), openapi: config.server.openapi };
     let (auth, browser_guard) = (config.auth.enabled, browser_guard(config));
-    ApiConfig { auth, browser_guard, limits, open, compat: with_local_zone(&config.compat) }
+    let max_token_age = config.auth.max_token_age.map(Period::get);
+    ApiConfig { auth, browser_guard, max_token_age, limits, open, compat: with_local_zone(&config.compat) }
 }
 
 /// Makes the guard against web pages, for a server that requires no token.

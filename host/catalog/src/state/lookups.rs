@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::CatalogState;
 use crate::bulks::Bulk;
-use crate::entities::{ApiToken, Group, Key, PluginVersion, Tenant};
+use crate::entities::{Group, Key, PluginVersion, Tenant};
 use crate::schedules::Schedule;
+use crate::token::ApiToken;
 use crate::versions::{Binding, slot_of};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_policy::Digest;
@@ -123,6 +124,14 @@ impl CatalogState {
 
     pub(crate) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {
         self.token_hashes.get(hash)
+    }
+
+    pub(crate) fn token(&self, tenant: TenantId, id: &str) -> Option<&Arc<ApiToken>> {
+        self.tokens.get(&(tenant, id.to_owned()))
+    }
+
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &Arc<ApiToken>> {
+        self.tokens.values()
     }
 
     pub(crate) fn tokens_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<ApiToken>> {

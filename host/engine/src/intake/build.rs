@@ -21,7 +21,9 @@ use super::target_url::{UrlSchemes, check_url};
 use super::time::{is_relative, run_at};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, FollowUp, JobId, Metadata, NewJob, Spec, Target, Text, new_seed};
+use carillon_core::job::{
+    Admission, Debounce, FollowUp, GroupId, JobId, Metadata, NewJob, Spec, Target, Text, new_seed,
+};
 use carillon_core::json::read_object;
 use carillon_policy::binding::{parse_period, pointer_to};
 
@@ -50,12 +52,35 @@ pub struct ValidationCache {
     /// Last valid URL: the jobs of one request often have the same.
     url: Option<String>,
     before: bool,
+    /// Names of the groups that the request may touch; `None` for all of the tenant's.
+    groups: Option<Arc<[String]>>,
 }
 
 impl ValidationCache {
     /// Returns a cache for a document whose parts were all checked when it was stored.
     pub(super) fn all_valid() -> Self {
         Self { before: true, ..Self::default() }
+    }
+
+    /// Returns a cache for the documents of a request that may touch only these groups.
+    #[must_use]
+    pub fn within(groups: Option<Arc<[String]>>) -> Self {
+        Self { groups, ..Self::default() }
+    }
+
+    /// Returns whether a document may name a group.
+    pub(super) fn may_name(&self, group: &str) -> bool {
+        self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == group))
+    }
+
+    /// Keeps a request that may touch only certain groups from the jobs that others debounce under the same key.
+    fn confined(&self, admission: Admission, group: GroupId) -> Admission {
+        match admission {
+            Admission::Debounced(debounce) if self.groups.is_some() => {
+                Admission::Debounced(Debounce { key: format!("group:{}:{}", group.0, debounce.key), ..debounce })
+            }
+            admission => admission,
+        }
     }
 
     fn check_url(&mut self, text: &str, schemes: UrlSchemes) -> Result<(), IntakeError> {
@@ -100,7 +125,7 @@ impl Intake {
         }
         let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
-        let admission = admission(&doc, &draft.spec, &draft.body, draft.ttl)?;
+        let admission = checked.confined(admission(&doc, &draft.spec, &draft.body, draft.ttl)?, group.id);
         let deadline = draft.ttl.map(|ttl| now.plus(ttl));
         let delay = match &admission {
             Admission::Debounced(debounce) => debounce.window,
@@ -217,7 +242,7 @@ impl Intake {
         depth: u32,
     ) -> Result<FollowUp, IntakeError> {
         let target = match &doc.group {
-            Some(name) => self.named_group(group.tenant.id, name)?,
+            Some(name) => self.named_group(group.tenant.id, name, checked)?,
             None => Arc::clone(group),
         };
         if !is_relative(doc.run_at.as_ref()) {

@@ -74,9 +74,9 @@ impl Intake {
     }
 
     /// Returns the group that a document names in its field `group`.
-    fn named_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, IntakeError> {
+    fn named_group(&self, tenant: TenantId, name: &str, checked: &ValidationCache) -> Result<Arc<Group>, IntakeError> {
         let unknown = || IntakeError::invalid("/group", format!("there is no group `{}`", name.escape_debug()));
-        self.services.catalog.group(tenant, name).ok_or_else(unknown)
+        self.services.catalog.group(tenant, name).filter(|_| checked.may_name(name)).ok_or_else(unknown)
     }
 }
 

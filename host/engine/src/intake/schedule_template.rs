@@ -181,7 +181,7 @@ impl Intake {
         spec: &ScheduleSpec,
         checked: &mut ValidationCache,
     ) -> Result<(Arc<Group>, NewJob), IntakeError> {
-        let group = self.named_group(tenant, &spec.group)?;
+        let group = self.named_group(tenant, &spec.group, checked)?;
         let within = |error: IntakeError| error.inside("/job");
         let doc: JobDoc = read_object(spec.job.as_bytes()).map_err(IntakeError::from).map_err(within)?;
         if doc.run_at.is_some() {

@@ -215,3 +215,49 @@ async fn tokens_are_fetched_and_nothing_is_believed() {
     assert!(pull(":1").await.error(1).contains("at most"));
     assert!(!to.exists(), "nothing of it was written");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_stay_with_the_registry_when_it_refers_to_another_host() {
+    // The other host demands credentials, for itself or for a token server of its own.
+    let shown: Arc<Mutex<Vec<String>>> = Arc::default();
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other_address = other.local_addr().unwrap();
+    let seen = Arc::clone(&shown);
+    let demands = move |request: Request| {
+        let seen = Arc::clone(&seen);
+        async move {
+            if let Some(value) = request.headers().get(AUTHORIZATION) {
+                seen.lock().unwrap().push(value.to_str().unwrap().to_owned());
+            }
+            let realm = format!("Bearer realm=\"http://{other_address}/token\",service=\"x\"");
+            let challenge = if request.uri().path() == "/basic" { "Basic realm=\"x\"".to_owned() } else { realm };
+            (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response()
+        }
+    };
+    tokio::spawn(async move { axum::serve(other, Router::new().fallback(demands)).await });
+    let (dir, bytes) = (tempfile::tempdir().unwrap(), judge().await);
+    let from = dir.path().join("from.wasm");
+    std::fs::write(&from, &bytes).unwrap();
+    for (path, status) in
+        [("basic", StatusCode::ACCEPTED), ("bearer", StatusCode::ACCEPTED), ("bearer", StatusCode::TEMPORARY_REDIRECT)]
+    {
+        let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = registry.local_addr().unwrap();
+        let onward = format!("http://{other_address}/{path}");
+        let refers = move |request: Request| {
+            let onward = onward.clone();
+            async move {
+                if request.method() == "POST" {
+                    return (status, [(axum::http::header::LOCATION, onward)]).into_response();
+                }
+                StatusCode::NOT_FOUND.into_response()
+            }
+        };
+        tokio::spawn(async move { axum::serve(registry, Router::new().fallback(refers)).await });
+        let reference = format!("oci://{address}/acme/judge:0.1.0");
+        let login = [("CARILLON_OCI_PASSWORD", "sesame")];
+        let pushed = plugin("push", &reference, &from, &["--username", "me"], &login).await;
+        assert_ne!(pushed.code, Some(0), "{path} {status}: {pushed:?}");
+    }
+    assert!(shown.lock().unwrap().is_empty(), "{shown:?}");
+}

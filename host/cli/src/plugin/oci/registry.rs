@@ -156,7 +156,10 @@ impl Registry {
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let Some(challenge) = Challenge::of(answer.headers()) else { return Ok(answer) };
+        // Credentials are the registry's: only its own origin may say where they are to be shown. A host that it refers or redirects to may not
+        // (CVE-2020-15157 in containerd).
+        let is_own = answer.url().origin() == self.origin.origin();
+        let Some(challenge) = Challenge::of(answer.headers()).filter(|_| is_own) else { return Ok(answer) };
         let known_as = match challenge {
             Challenge::Basic => match &self.credentials {
                 Some(credentials) => KnownAs::User(credentials.clone()),

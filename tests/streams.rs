@@ -11,7 +11,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 
 use crate::support::{
-    ADMIN_TOKEN, Answer, Gate, ManualClock, Receiver, Setup, TestHost, eventually_while, kinds, run, soon,
+    ADMIN_TOKEN, Answer, Gate, ManualClock, Receiver, Setup, TestHost, eventually, eventually_while, kinds, run, soon,
 };
 
 const NOWHERE: &str = "http://127.0.0.1:1/";

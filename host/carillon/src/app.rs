@@ -102,7 +102,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!(%address, mount = mount.name(), "compatibility mount is ready");
     }
     if let Some(address) = app.metrics_address {
-        tracing::info!(%address, "serves metrics");
+        tracing::info!(%address, "metrics port is ready");
     }
     tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
     let first = signal().await?;

@@ -1,9 +1,11 @@
 //! Tokens for certain groups: they see and touch nothing of other groups, on no way.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Api, TestHost, closed_operations};
+use crate::support::{Api, Setup, TestHost, closed_operations};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
@@ -195,4 +197,35 @@ async fn groups_of_a_token_are_checked() {
     host.api.post("/v1/tokens", operator).await.problem_at(422, "/groups");
     let made = host.api.post("/v1/tokens", json!({"role": "viewer", "groups": ["b", "a", "b"]})).await.expect(201);
     assert_eq!(made["groups"], json!(["a", "b"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_of_several_groups_are_bounded_and_show_no_other_group() {
+    const JOBS: usize = 30;
+    let host = Setup::new().set("limits.answer", "64KiB").start().await;
+    let groups = ["mine", "other", "too"];
+    for group in groups {
+        host.api.put_group(group, json!({})).await;
+    }
+    let job = json!({"url": NOWHERE, "run_at": "+1h", "headers": {"X-A": "x".repeat(8_000)}});
+    for _ in 0..JOBS {
+        for group in groups {
+            host.api.job_id(group, job.clone()).await;
+        }
+    }
+    let token = host.api.token(json!({"role": "viewer", "groups": ["mine", "too"]})).await;
+    let theirs = host.api.with_token(&token);
+    let (mut seen, mut cursor) = (BTreeSet::new(), String::new());
+    loop {
+        let reply = theirs.get(&format!("/v1/jobs?limit=1000{cursor}")).await;
+        assert!(reply.body.len() < 70_000, "{} bytes", reply.body.len());
+        let page = reply.expect(200);
+        for job in page["items"].as_array().unwrap() {
+            assert_ne!(job["group"], "other");
+            assert!(seen.insert(text(&job["id"]).to_owned()), "each job once: {job}");
+        }
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen.len(), 2 * JOBS);
 }

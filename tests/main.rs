@@ -8,10 +8,12 @@ mod support;
 
 mod auth;
 mod bad_input;
+mod bounds;
 mod confined_tokens;
 mod forms;
 mod fuzz;
 mod hostile_values;
+mod quotas;
 mod strangers;
 mod tenants;
 mod tokens;

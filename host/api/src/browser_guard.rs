@@ -11,9 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::Body as _;
@@ -119,10 +119,28 @@ fn needs_preflight(headers: &HeaderMap) -> bool {
     is_type && !SIMPLE_TYPES.contains(&essence.as_str())
 }
 
+impl Problem {
+    /// 415: a web page of any origin could have sent this body.
+    #[must_use]
+    pub fn simple_type() -> Self {
+        let detail = "a server that requires no token takes no body of a type that any web page can send, and none without a type: \
+                      use `curl --json`, or another `Content-Type`, such as `application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type", detail)
+    }
+
+    /// 421: the request names a host that is not this server.
+    #[must_use]
+    pub fn misdirected() -> Self {
+        let detail = "the request names a host that is not this server; a server that requires no token takes `localhost`, loopback \
+                      addresses and the host of `server.public_url`";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", "Misdirected request", detail)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::{Method, StatusCode};
+    use axum::http::Method;
 
     use super::*;
 

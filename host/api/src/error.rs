@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use carillon_catalog::CatalogError;
 use carillon_core::job::JobId;
+use carillon_core::limits::QuotaExceeded;
 use carillon_engine::intake::{Cause, IntakeError};
 use carillon_policy::binding::Invalid;
 use carillon_policy::{Blame, Fault, LoadError};
@@ -21,26 +22,36 @@ const FULL_AGAIN: u32 = 10;
 /// When an upload may be worth another try, in seconds.
 const UPLOAD_AGAIN: u32 = 10;
 
+/// Setting of the bound that a request exceeded; an extension of the response that refuses it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusedBound(pub(super) &'static str);
+
 /// Error response (RFC 9457).
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// Type of the problem, as a URN, for programs.
     #[serde(rename = "type")]
-    kind: String,
+    kind: Box<str>,
     /// Title, which is the same for all problems of one type.
     title: &'static str,
     /// HTTP status.
     status: u16,
     /// Description of this problem, and what to do about it.
-    detail: String,
+    detail: Box<str>,
     /// JSON pointer to the member of the request's body that is at fault.
     #[serde(skip_serializing_if = "is_whole")]
     pointer: Option<String>,
     /// Name of the query parameter that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<Box<str>>,
+    /// Bound that the tenant has reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<Box<QuotaExceeded>>,
     #[serde(skip)]
     retry_after: Option<u32>,
+    /// Setting of the bound that the request exceeds.
+    #[serde(skip)]
+    bound: Option<Box<RefusedBound>>,
 }
 
 /// Texts of policies may be sentences; those of the server are not, and clients put a place behind either.
@@ -57,15 +68,17 @@ fn is_whole(pointer: &Option<String>) -> bool {
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, kind: &str, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("{TYPE_PREFIX}{kind}"),
+            kind: format!("{TYPE_PREFIX}{kind}").into(),
             title,
             status: status.as_u16(),
-            detail: without_full_stop(detail.into()),
+            detail: without_full_stop(detail.into()).into(),
             pointer: None,
             parameter: None,
+            quota: None,
             retry_after: None,
+            bound: None,
         }
     }
 
@@ -73,6 +86,24 @@ impl Problem {
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail);
         Self { pointer: Some(pointer.into()), ..problem }
+    }
+
+    /// The same problem, counted as a refusal by the bound of this setting.
+    #[must_use]
+    pub(super) fn of_bound(self, setting: &'static str) -> Self {
+        Self { bound: Some(Box::new(RefusedBound(setting))), ..self }
+    }
+
+    /// The same problem with the quota that it is about.
+    #[must_use]
+    pub(super) fn of_quota(self, quota: QuotaExceeded) -> Self {
+        Self { quota: Some(Box::new(quota)), ..self }.of_bound(quota.setting)
+    }
+
+    /// Returns the setting of the bound that the request exceeds, if it does.
+    #[must_use]
+    pub fn bound(&self) -> Option<&'static str> {
+        self.bound.as_deref().map(|RefusedBound(setting)| *setting)
     }
 
     /// 400: not JSON, or not of the right shape.
@@ -144,7 +175,7 @@ impl Problem {
         let detail = format!(
             "the stored job `{id}` cannot be read, and an attempt of it is running: its cancellation is recorded; send the request again when the attempt is over"
         );
-        Self { detail, ..Self::unreadable_job(id) }
+        Self { detail: detail.into(), ..Self::unreadable_job(id) }
     }
 
     /// 413.
@@ -158,22 +189,6 @@ impl Problem {
         let detail =
             format!("`Content-Encoding: {}` is not supported: send the body uncompressed", encoding.escape_debug());
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "Unsupported content encoding", detail)
-    }
-
-    /// 415: a web page of any origin could have sent this body.
-    #[must_use]
-    pub fn simple_type() -> Self {
-        let detail = "a server that requires no token takes no body of a type that any web page can send, and none without a type: \
-                      use `curl --json`, or another `Content-Type`, such as `application/json`";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type", detail)
-    }
-
-    /// 421: the request names a host that is not this server.
-    #[must_use]
-    pub fn misdirected() -> Self {
-        let detail = "the request names a host that is not this server; a server that requires no token takes `localhost`, loopback \
-                      addresses and the host of `server.public_url`";
-        Self::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", "Misdirected request", detail)
     }
 
     /// 431.
@@ -275,6 +290,10 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Some(bound) = self.bound() {
+            response.extensions_mut().insert(RefusedBound(bound));
+        }
+        let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -335,6 +354,8 @@ impl From<CatalogError> for Problem {
     fn from(rejected: CatalogError) -> Self {
         match rejected {
             CatalogError::Invalid(invalid) => invalid.into(),
+            CatalogError::Exceeded(exceeded) => Self::exceeded(&exceeded),
+            CatalogError::Quota(exceeded) => Self::quota(exceeded),
             CatalogError::Conflict(text) => Self::conflict(text),
             CatalogError::TooLarge(text) => Self::too_large(text),
             CatalogError::Plugin(error) => error.into(),
@@ -350,6 +371,8 @@ impl From<IntakeError> for Problem {
         let problem = match cause {
             Cause::Malformed(text) => Self::malformed(None, text),
             Cause::Invalid(text) => Self::invalid(String::new(), text),
+            Cause::Exceeded(exceeded) => Self::exceeded(&exceeded),
+            Cause::Quota(exceeded) => Self::quota(exceeded),
             Cause::Conflict(text) => Self::conflict(text),
             Cause::Catalog(rejected) => rejected.into(),
             Cause::Store(error) => error.into(),

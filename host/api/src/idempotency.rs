@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::error::Problem;
-use super::input::{parse, read};
+use super::input::{off_thread, parse_body, read};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 use carillon_store::{IdempotentRequest, InsertOutcome, StoreError};
@@ -49,14 +49,16 @@ pub struct Key {
     fingerprint: String,
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Idempotent<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Idempotent<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let key = key_of(request.headers())?;
         let path = request.uri().path().to_owned();
-        let body = read(request, state).await?;
-        Ok(Self { doc: parse(&body)?, key: key.map(|key| Key::of(key, &path, &body)) })
+        let body = read(request).await?;
+        let doc = parse_body(body.clone()).await?;
+        let key = off_thread(body.len(), move || key.map(|key| Key::of(key, &path, &body))).await?;
+        Ok(Self { doc, key })
     }
 }
 
@@ -66,10 +68,10 @@ pub struct Keyed(pub Option<Key>);
 impl<S: Send + Sync> FromRequest<S> for Keyed {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let key = key_of(request.headers())?;
         let path = request.uri().path().to_owned();
-        let body = read(request, state).await?;
+        let body = read(request).await?;
         Ok(Self(key.map(|key| Key::of(key, &path, &body))))
     }
 }

@@ -1,14 +1,15 @@
 //! Reading what clients send: JSON with a pointer to what is wrong.
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_ENCODING;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::http::request::Parts;
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::auth::Standing;
+use super::bounds::BodyLimit;
 use super::error::Problem;
 pub use super::query::Query;
 use carillon_core::json::{Unreadable, read_object};
@@ -17,24 +18,23 @@ pub use carillon_engine::intake::time::{is_relative, run_at, time};
 /// A body of JSON, whatever its content type says.
 pub struct Body<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = read(request, state).await?;
-        parse(&bytes).map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        parse_body(read(request).await?).await.map(Self)
     }
 }
 
 /// A body of JSON that may be left out, which is an empty object.
 pub struct OptionalBody<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = read(request, state).await?;
-        parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let bytes = read(request).await?;
+        parse_body(if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes }).await.map(Self)
     }
 }
 
@@ -54,22 +54,61 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 ///
 /// # Errors
 /// If it is too large or breaks off, or if the client's token is no longer good when it is there.
-pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+pub async fn read(request: Request) -> Result<Bytes, Problem> {
     // What is packed could be as large as anybody likes.
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         return Err(Problem::encoded(&String::from_utf8_lossy(encoding.as_bytes())));
     }
+    let limit = *request.extensions().get::<BodyLimit>().ok_or_else(Problem::internal)?;
     let standing = request.extensions().get::<Standing>().cloned();
-    let read =
-        Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the body is larger than `server.body_limit` allows"),
-            _ => Problem::malformed(None, "the body ended before it was complete"),
-        })?;
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
+    let mut parts = request.into_body().into_data_stream();
+    let (mut body, mut len) = (BytesMut::new(), 0_usize);
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| Problem::malformed(None, "the body ended before it was complete"))?;
+        len = len.saturating_add(part.len());
+        if len <= limit.bytes {
+            body.extend_from_slice(&part);
+            continue;
+        }
+        body = BytesMut::new();
+        if len > limit.read {
+            break;
+        }
+    }
+    if len > limit.bytes {
+        return Err(Problem::large_body(declared.unwrap_or(len).max(len), limit));
+    }
     // A client can take long to send a body, and lose its rights meanwhile.
     if let Some(standing) = standing {
         standing.check()?;
     }
-    Ok(read)
+    Ok(body.freeze())
+}
+
+/// Largest text that is parsed, hashed or decoded on the async threads, in bytes; a larger one would keep them from other work.
+const INLINE: usize = 64 << 10;
+
+/// Does work on `len` bytes, on another thread if they are many.
+///
+/// # Errors
+/// If the work panics.
+pub async fn off_thread<T: Send + 'static>(
+    len: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    if len <= INLINE {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::internal())
+}
+
+/// Reads a JSON object from a body.
+///
+/// # Errors
+/// With a pointer to what cannot be read.
+pub async fn parse_body<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<T, Problem> {
+    off_thread(bytes.len(), move || parse(&bytes)).await?
 }
 
 /// Reads a JSON object.

@@ -5,6 +5,7 @@
 mod answer_body;
 pub mod auth;
 mod auth_failures;
+mod bounds;
 mod browser_guard;
 pub mod client;
 mod compat;
@@ -27,12 +28,12 @@ mod v1;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use axum::{Extension, Router};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -41,9 +42,10 @@ use utoipa_axum::routes;
 
 use self::auth::Authenticated;
 pub use self::auth_failures::AuthFailures;
+use self::bounds::BodyLimit;
 pub use self::browser_guard::BrowserGuard;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
-use self::error::Problem;
+use self::error::{Problem, RefusedBound};
 use self::openapi::{Description, Rendered};
 pub use self::pools::{PoolSizes, Pools};
 use self::query::KnownParameters;
@@ -55,6 +57,7 @@ use self::v1::{
 };
 use carillon_catalog::AccessRole;
 use carillon_config::Compat;
+use carillon_core::limits::RequestLimits;
 use carillon_engine::delivery::attempt::AttemptExecutor;
 use carillon_engine::dispatch::pull::PullQueue;
 use carillon_engine::health::Health;
@@ -129,8 +132,18 @@ pub struct OpenRoutes {
 /// Bounds of what the API takes.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiLimits {
-    /// Bytes of a request's body.
+    /// Bytes of a batch.
     pub body: usize,
+    /// Bytes of any other request's body, and of each job of a batch.
+    pub single: usize,
+    /// Bytes of a query string.
+    pub query: usize,
+    /// Labels of a filter.
+    pub label_filters: usize,
+    /// Bytes of a response that lists or leases.
+    pub answer: usize,
+    /// Bounds of the parts of a request.
+    pub parts: RequestLimits,
     /// Jobs of a batch.
     pub batch: usize,
     /// How long a consumer can wait for a job.
@@ -188,7 +201,9 @@ pub fn mount_router(mount: Mount, api: &Arc<ApiState>) -> Router {
 
 /// What holds for every request.
 fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
-    let mut routes = routes.layer(DefaultBodyLimit::max(api.config.limits.body));
+    let mut routes = routes
+        .layer(from_fn_with_state(Arc::clone(api), bounds::check_query))
+        .layer(Extension(BodyLimit::single(&api.config.limits)));
     if let Some(guard) = &api.config.browser_guard {
         routes = routes.layer(from_fn_with_state(Arc::clone(guard), browser_guard::refuse_pages));
     }
@@ -207,7 +222,7 @@ fn closed_routes(api: &Arc<ApiState>) -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tenants::delete))
         .routes(routes!(nodes::list))
         .route_layer(from_fn(auth::require_operator));
-    let closed = viewers_routes().merge(producers_routes()).merge(admins_routes()).merge(operator);
+    let closed = viewers_routes().merge(producers_routes(&api.config.limits)).merge(admins_routes()).merge(operator);
     closed
         .route_layer(from_fn(idempotency::refuse_elsewhere))
         .route_layer(from_fn(scope::confine))
@@ -244,13 +259,15 @@ fn viewers_routes() -> OpenApiRouter<Arc<ApiState>> {
         .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require))
 }
 
-fn producers_routes() -> OpenApiRouter<Arc<ApiState>> {
+fn producers_routes(limits: &ApiLimits) -> OpenApiRouter<Arc<ApiState>> {
+    let batches =
+        OpenApiRouter::new().routes(routes!(jobs::create_batch)).route_layer(Extension(BodyLimit::batch(limits)));
     OpenApiRouter::new()
+        .merge(batches)
         .routes(routes!(contents::payload))
         .routes(routes!(contents::request))
         .routes(routes!(copies::copy))
         .routes(routes!(jobs::create))
-        .routes(routes!(jobs::create_batch))
         .routes(routes!(job_changes::cancel))
         .routes(routes!(job_changes::edit))
         .routes(routes!(job_changes::run))
@@ -319,6 +336,9 @@ async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -
     let is_refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::METHOD_NOT_ALLOWED);
     let counts = |route: &&str| is_known || !(is_refused || route.starts_with(CLOSED));
     let route = route.as_ref().map(MatchedPath::as_str).filter(counts).unwrap_or("none");
+    if let Some(RefusedBound(bound)) = response.extensions().get() {
+        api.services.telemetry.metrics.refused(bound);
+    }
     api.services.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
     response
 }

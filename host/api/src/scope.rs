@@ -17,7 +17,7 @@ use super::auth::Access;
 use super::error::Problem;
 use carillon_core::job::{GroupId, Job};
 use carillon_engine::intake::ValidationCache;
-use carillon_store::{JobFilter, JobsQuery};
+use carillon_store::{JobFilter, JobsQuery, StoreError};
 
 /// Routes whose path begins with this name a group.
 const OF_GROUP: &str = "/v1/groups/{group}";
@@ -85,16 +85,17 @@ pub(super) fn is_visible(api: &ApiState, access: &Access, group: GroupId) -> boo
     access.groups.is_none() || api.services.catalog.group_by_id(group).is_some_and(|group| access.sees(&group.name))
 }
 
-/// The newest jobs of all groups that the request may see.
-pub(super) async fn visible_jobs(api: &ApiState, access: &Access, query: JobsQuery) -> Result<Vec<Job>, Problem> {
-    let Some(groups) = &access.groups else { return Ok(api.services.store.jobs_of_tenant(query).await?) };
+/// Returns the newest jobs of all groups that the request may see. It holds at most twice as many jobs as the query asks for.
+pub(super) async fn visible_jobs(api: &ApiState, access: &Access, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+    let Some(groups) = &access.groups else { return api.services.store.jobs_of_tenant(query).await };
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let mut jobs = Vec::new();
     for group in groups.iter().filter_map(|name| api.services.catalog.group(access.tenant.id, name)) {
         let filter = JobFilter { group: group.id, ..query.filter.clone() };
         jobs.extend(api.services.store.jobs(JobsQuery { filter, before: query.before, limit: query.limit }).await?);
+        jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
+        jobs.truncate(limit);
     }
-    jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
-    jobs.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
     Ok(jobs)
 }
 

@@ -1,5 +1,6 @@
 //! Errors of changes to the catalog.
 
+use carillon_core::limits::{Exceeded, QuotaExceeded};
 use carillon_policy::LoadError;
 use carillon_policy::binding::Invalid;
 use carillon_store::StoreError;
@@ -10,6 +11,12 @@ pub enum CatalogError {
     /// A part of the document is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// A part of the document exceeds a bound.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// The tenant would keep more than its quota allows.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The change contradicts the present entities.
     #[error("{0}")]
     Conflict(String),

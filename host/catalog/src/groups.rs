@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use super::change::{MAX_TRIES, busy};
 use super::entities::GroupDoc;
 use super::versions::roles_of;
-use super::{Action, Author, Catalog, CatalogError, Group, Rollout, Tenant, validation};
+use super::{Action, Author, Catalog, CatalogError, CheckBudget, Group, Rollout, Tenant, validation};
 use carillon_core::job::{GroupId, TenantId};
+use carillon_core::limits::json_len;
 use carillon_policy::Role;
 use carillon_policy::binding::{Changes, Effective, Invalid, PluginName, compose, override_configs, provenance};
 use carillon_store::Kind;
@@ -85,6 +86,7 @@ impl Catalog {
         group: Option<&str>,
         own: &Value,
     ) -> Result<Effective, CatalogError> {
+        self.bounds.requests.document.check("group", "", json_len(own))?;
         let effective = self.state().effective(tenant, group, own)?;
         self.check_policy(tenant, group, &effective).await?;
         Ok(effective)
@@ -237,9 +239,16 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error with a pointer into the overrides if they are not valid.
-    pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), CatalogError> {
+    pub async fn check_overrides(
+        &self,
+        group: &Group,
+        overrides: &Value,
+        budget: &mut CheckBudget,
+    ) -> Result<(), CatalogError> {
         let effective = self.overridden(group, overrides)?;
-        self.check_policy(&group.tenant, Some(&group.name), &effective).await.map_err(CatalogError::without_config)
+        let checked = group.effective.as_deref().ok();
+        let changes = self.check_changes(&group.tenant, Some(&group.name), checked, &effective, budget);
+        changes.await.map_err(CatalogError::without_config)
     }
 
     pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {

@@ -16,6 +16,7 @@ use super::secrets::{Sealed, Vault};
 use super::{Catalog, CatalogError, Group, Key, document, validation};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
+use carillon_core::limits::json_len;
 use carillon_policy::binding::{Effective, Invalid};
 use carillon_policy::{KeyKind, KeyMaterial};
 use carillon_store::{Entity, Kind, Precondition};
@@ -81,6 +82,7 @@ impl Catalog {
     pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
         validation::name("key", name)?;
         let KeyValue { kind, secret, overlap, groups, is_declared: declared } = value;
+        self.bounds.requests.secret.check("secret", "/secret", secret.len())?;
         let groups = self.grants(tenant, name, groups).await?;
         let material = KeyMaterial::new(name.to_owned(), kind, secret.clone());
         let material = material.map_err(|error| Invalid::at("/secret", error))?;
@@ -206,6 +208,7 @@ impl Catalog {
         if groups.len() > GRANTS {
             return Err(Invalid::at("/groups", format!("`groups` must have at most {GRANTS} names")).into());
         }
+        self.bounds.requests.document.check("groups", "/groups", json_len(&groups))?;
         for (index, group) in groups.iter().enumerate() {
             validation::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;
         }

@@ -12,6 +12,7 @@
 //! May import: `carillon-core`, `-store`, `-policy`; it is the only crate that imports chacha20poly1305.
 
 mod bindings;
+mod budget;
 mod bulks;
 mod canaries;
 mod change;
@@ -27,6 +28,7 @@ mod plan_cache;
 mod plans;
 mod plugins;
 mod presets;
+mod quotas;
 mod refresh;
 mod schedules;
 mod secrets;
@@ -51,6 +53,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 pub use self::bindings::Proposed;
+pub use self::budget::{CheckBudget, CheckLimits};
 pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
 pub use self::entities::{AccessRole, Group, Key, KeyVersion, PluginVersion, Tenant, TenantDoc};
 pub use self::error::CatalogError;
@@ -75,6 +78,7 @@ use self::plan_cache::Plans;
 use self::state::CatalogState;
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
+use carillon_core::limits::{RequestLimits, TenantLimits};
 use carillon_policy::{ComponentSource, Digest, Runtime, describe};
 use carillon_store::{Entity, Kind, Precondition, PutEntity, Store};
 
@@ -91,6 +95,12 @@ pub struct PolicyBounds {
     pub max_timeout: std::time::Duration,
     /// Maximum of [`carillon_policy::binding::GroupLimits::recorded_body`].
     pub max_recorded_body: usize,
+    /// Bounds of documents and of their parts.
+    pub requests: RequestLimits,
+    /// Default bounds of what a tenant keeps.
+    pub tenants: TenantLimits,
+    /// Bounds of the config checks of one request.
+    pub checks: CheckLimits,
 }
 
 /// The catalog: all configured entities.
@@ -166,7 +176,7 @@ impl Catalog {
             versions.push(Arc::new(plugin_version(described.name, &described.version, true, described.doc, now)?));
         }
         let vault = Arc::new(options.vault);
-        let state = CatalogState::new(options.server_defaults, options.presets, versions);
+        let state = CatalogState::new(options.server_defaults, options.presets, versions, options.bounds.tenants);
         let (store, runtime) = (Arc::clone(&options.store), Arc::clone(&options.runtime));
         let memory = Memory::open(store, runtime, Arc::clone(&vault), state).await?;
         let catalog = Self {

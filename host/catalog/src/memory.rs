@@ -83,6 +83,7 @@ impl Memory {
         let memory = Arc::clone(self);
         to_the_end(async move {
             let _writing = memory.writing.lock().await;
+            memory.state().check_quota(&put)?;
             let entity = memory.store.put(put).await?;
             let applied = memory.state_mut().apply(entity.clone(), &memory.vault);
             memory.changed.notify_waiters();

@@ -16,9 +16,6 @@ use carillon_store::{Kind, Precondition, PutEntity};
 /// Maximum time in which an upload must describe itself and pass its golden tests.
 const EXAMINATION: Duration = Duration::from_secs(60);
 
-/// Maximum length of the reason for a deprecation, in bytes.
-const REASON_LEN: usize = 1 << 10;
-
 /// Uploaded component.
 #[derive(Debug)]
 pub struct Upload {
@@ -77,8 +74,12 @@ impl Catalog {
             let shown = version.escape_default();
             return Err(Invalid::at("", format!("`{shown}` is not a semantic version such as `1.4.0`")).into());
         }
+        self.bounds.requests.name.check("version", "", version.len())?;
         let full = PluginName { name, version: Some(version) };
-        let digest = Digest::of(&component);
+        let hashed = component.clone();
+        // A component has megabytes: the async threads have other work.
+        let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
+        let digest = digest.map_err(|error| LoadError::Description(error.to_string()))?;
         if let Some(known) = self.same(tenant.id, &full, &digest)? {
             return Ok((known, false));
         }
@@ -121,14 +122,10 @@ impl Catalog {
 
     /// Checks whether the tenant may have another version of `size` bytes.
     fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), CatalogError> {
+        self.check_plugins(tenant.id)?;
         let (state, quota) = (self.state(), &tenant.quota.doc);
         let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
-        let (count, bytes) = own.fold((0, size), |(count, bytes), plugin| (count + 1, bytes + plugin.doc.size));
-        if let Some(most) = quota.plugins.filter(|most| count >= *most) {
-            let text =
-                format!("the tenant's quota allows {most} versions of plugins, and it has {count}: delete one first");
-            return Err(CatalogError::Conflict(text));
-        }
+        let bytes = own.fold(size, |bytes, plugin| bytes + plugin.doc.size);
         match quota.plugin_bytes.filter(|most| bytes > *most) {
             Some(most) => Err(CatalogError::TooLarge(format!(
                 "the tenant's quota allows {most} bytes of plugins; with this one they would have {bytes}"
@@ -164,9 +161,11 @@ impl Catalog {
         deprecated: Option<String>,
     ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
-        if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > REASON_LEN) {
-            let message = format!("`deprecated` must have 1 to {REASON_LEN} bytes");
-            return Err(Invalid::at("/deprecated", message).into());
+        if let Some(why) = &deprecated {
+            self.bounds.requests.note.check("deprecated", "/deprecated", why.len())?;
+            if why.is_empty() {
+                return Err(Invalid::at("/deprecated", "`deprecated` must not be empty").into());
+            }
         }
         let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
         let full = plugin.full_name();

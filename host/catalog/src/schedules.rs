@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Catalog, CatalogError, document, validation};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Overlap, TenantId};
+use carillon_core::limits::json_len;
 use carillon_core::timetable::{BadExpression, CatchUp, Timetable, UnknownZone};
 use carillon_policy::binding::Invalid;
 use carillon_store::{Entity, Kind, Precondition};
@@ -170,6 +171,8 @@ impl Catalog {
         paused: Option<bool>,
     ) -> Result<(Arc<Schedule>, bool), CatalogError> {
         validation::name("schedule", name)?;
+        let without_job = ScheduleSpec { job: String::new(), ..spec.clone() };
+        self.bounds.requests.document.check("schedule", "", json_len(&without_job))?;
         let now = self.now();
         let timetable = spec.timetable(now)?;
         if self.group(tenant, &spec.group).is_none() {

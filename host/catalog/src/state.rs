@@ -1,6 +1,7 @@
 //! Entities in memory, indexed by name and number. Pure except for decryption.
 
 mod lookups;
+mod quotas;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -13,12 +14,14 @@ use super::decode::{plugin_of, read};
 use super::entities::{Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};
+use super::quotas::Ledger;
 use super::schedules::Schedule;
 use super::secrets::Vault;
 use super::signers::Signers;
 use super::token::{ApiToken, TokenDoc};
 use super::versions::{Binding, Rollout, roles_of, slot_of};
 use carillon_core::job::{GroupId, TenantId};
+use carillon_core::limits::TenantLimits;
 use carillon_policy::Digest;
 use carillon_policy::binding::{PluginName, Quota};
 use carillon_store::{Entity, Kind};
@@ -27,6 +30,10 @@ use carillon_store::{Entity, Kind};
 pub(super) struct CatalogState {
     pub(super) server_defaults: Value,
     pub(super) presets: Presets,
+    /// Default bounds of what a tenant keeps.
+    pub(super) tenant_limits: TenantLimits,
+    /// Sums of what each tenant keeps.
+    pub(super) ledger: Ledger,
     /// Version of each entity in memory, with the data that its removal needs.
     known: HashMap<i64, (i64, TenantId, Kind, String)>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
@@ -47,10 +54,17 @@ pub(super) struct CatalogState {
 }
 
 impl CatalogState {
-    pub(super) fn new(server_defaults: Value, presets: Presets, builtins: Vec<Arc<PluginVersion>>) -> Self {
+    pub(super) fn new(
+        server_defaults: Value,
+        presets: Presets,
+        builtins: Vec<Arc<PluginVersion>>,
+        tenant_limits: TenantLimits,
+    ) -> Self {
         Self {
             server_defaults,
             presets,
+            tenant_limits,
+            ledger: Ledger::default(),
             known: HashMap::new(),
             builtins: builtins.into_iter().map(|plugin| (plugin.name.clone(), plugin)).collect(),
             tenants: HashMap::new(),
@@ -106,6 +120,7 @@ impl CatalogState {
         let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
         let known = (entity.version, tenant, kind, name.clone());
         self.known.insert(id, known.clone());
+        self.ledger.put(tenant, kind, &name, &entity.doc);
         self.apply_readable(entity, vault).inspect_err(|error| {
             let (tenant, kind, error) = (tenant.0, kind.as_str(), format!("{error:#}"));
             tracing::error!(tenant, kind, name, error, "ignored a stored entity that cannot be read");
@@ -154,6 +169,7 @@ impl CatalogState {
     /// Removes a deleted entity. For a version of a plugin, returns its component.
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
         let slot = (tenant, name.to_owned());
+        self.ledger.remove(tenant, kind, name);
         self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
         match kind {
             Kind::Tenant => {

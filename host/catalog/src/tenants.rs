@@ -11,6 +11,7 @@ use super::signers::Signers;
 use super::{Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
 use carillon_core::job::TenantId;
 use carillon_core::json::read_value;
+use carillon_core::limits::json_len;
 use carillon_core::shares::Tenancy;
 use carillon_policy::binding::{Changes, Invalid, Quota, compose};
 use carillon_store::{Kind, Precondition, PutEntity};
@@ -80,15 +81,25 @@ impl PutTenant {
     }
 }
 
-/// Number of groups and plugins that a tenant has.
+/// What a tenant has of what its quota bounds.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 pub struct TenantUsage {
     /// Number of groups.
-    pub groups: usize,
+    pub groups: u64,
+    /// Number of schedules.
+    pub schedules: u64,
+    /// Number of keys.
+    pub keys: u64,
+    /// Number of tokens.
+    pub tokens: u64,
     /// Number of versions of its own plugins.
-    pub plugins: usize,
+    pub plugins: u64,
     /// Size of their components together, in bytes.
     pub plugin_bytes: usize,
+    /// Size of the documents of its groups, versions of policies and schedules together, in bytes.
+    pub config_bytes: u64,
+    /// Number of changes of many jobs that are under way.
+    pub bulks: u64,
 }
 
 impl Catalog {
@@ -183,18 +194,6 @@ impl Catalog {
         Err(busy())
     }
 
-    /// Returns the tenant's usage of what its quota bounds, and the number of its groups.
-    #[must_use]
-    pub fn usage(&self, tenant: TenantId) -> TenantUsage {
-        let state = self.state();
-        let own: Vec<_> = state.plugins_of(tenant).filter(|plugin| !plugin.builtin).collect();
-        TenantUsage {
-            groups: state.groups_of(tenant).count(),
-            plugins: own.len(),
-            plugin_bytes: own.iter().map(|plugin| plugin.doc.size).sum(),
-        }
-    }
-
     /// Makes or changes a tenant.
     ///
     /// # Errors
@@ -210,6 +209,7 @@ impl Catalog {
         expect: Precondition,
     ) -> Result<Arc<Tenant>, CatalogError> {
         validation::name("tenant", name)?;
+        self.bounds.requests.document.check("tenant", "", json_len(&doc))?;
         let quota = Quota::parse(doc.quota).map_err(|error| error.within("/quota"))?;
         let signers = Signers::parse(doc.plugin_signers).map_err(|error| error.within("/plugin_signers"))?;
         let id = self.tenant(name).map(|tenant| tenant.id);

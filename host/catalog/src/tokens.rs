@@ -93,7 +93,7 @@ impl Catalog {
     /// # Errors
     /// Returns the store's error.
     pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, CatalogError> {
-        validation::token_name(&new.name)?;
+        validation::token_name(&new.name, self.bounds.requests.name)?;
         let doc = document(&new.doc(text));
         self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Precondition::Nothing)).await?;
         self.token_by_hash(&token_hash(text)).ok_or(CatalogError::Gone)

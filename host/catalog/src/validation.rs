@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::budget::CheckBudget;
 use super::error::CatalogError;
-use super::{Catalog, Group, Tenant};
+use super::{Catalog, Group, PluginVersion, Tenant};
 use carillon_core::job::{TenantId, check_name};
+use carillon_core::limits::ByteLimit;
 use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
 use carillon_policy::{KeyKind, QueueKey};
-
-/// Maximum length of a token's name, in bytes.
-const TOKEN_NAME_LEN: usize = 255;
 
 /// Maximum depth of nesting of a stored document. JSON is parsed to a depth of 127, and the document is stored inside of others.
 const NESTING: usize = 96;
@@ -22,6 +21,7 @@ impl CatalogError {
     pub fn within(self, prefix: &str) -> Self {
         match self {
             Self::Invalid(invalid) => Self::Invalid(invalid.within(prefix)),
+            Self::Exceeded(exceeded) => Self::Exceeded(exceeded.within(prefix)),
             other => other,
         }
     }
@@ -49,14 +49,12 @@ pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
 }
 
 /// Checks the name of a token, which is a note: any text of one line.
-pub(super) fn token_name(name: &str) -> Result<(), Invalid> {
-    if name.len() <= TOKEN_NAME_LEN && !name.contains(char::is_control) {
-        return Ok(());
+pub(super) fn token_name(name: &str, limit: ByteLimit) -> Result<(), CatalogError> {
+    limit.check("name", "/name", name.len())?;
+    if name.contains(char::is_control) {
+        return Err(Invalid::at("/name", "the name of a token must have no control characters").into());
     }
-    Err(Invalid::at(
-        "/name",
-        format!("the name of a token must have at most {TOKEN_NAME_LEN} bytes and no control characters"),
-    ))
+    Ok(())
 }
 
 /// Checks that a document to be stored can be parsed again.
@@ -76,6 +74,14 @@ fn is_nested_within(value: &Value, levels: usize) -> bool {
     }
 }
 
+/// Checks a config against its plugin's schema, if the request's budget has room for it.
+fn check_schema(version: &PluginVersion, config: &str, budget: &mut CheckBudget) -> Result<(), Invalid> {
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    budget.take(&version.doc.config_schema, &config).map_err(|message| Invalid::at("/config", message))?;
+    version.schema.of(&version.doc.config_schema).map_err(|error| Invalid::at("/plugin", error))?;
+    budget.timed(|| version.check_config(&config)).map_err(|error| error.within("/config"))
+}
+
 impl Catalog {
     /// Asks every plugin of a policy whether it accepts its config, and checks keys and bounds. Without a group, the policy is one that any
     /// group may inherit.
@@ -85,8 +91,33 @@ impl Catalog {
         group: Option<&str>,
         effective: &Effective,
     ) -> Result<(), CatalogError> {
-        for used in effective.uses() {
-            self.check_use(tenant, used).await?;
+        self.check_changes(tenant, group, None, effective, &mut self.check_budget()).await
+    }
+
+    /// Returns the whole budget of one request's config checks.
+    #[must_use]
+    pub fn check_budget(&self) -> CheckBudget {
+        CheckBudget::new(self.bounds.checks)
+    }
+
+    /// Checks a policy as [`Catalog::check_policy`] does, but does not ask plugins about configs that are those of `checked`.
+    pub(super) async fn check_changes(
+        &self,
+        tenant: &Tenant,
+        group: Option<&str>,
+        checked: Option<&Effective>,
+        effective: &Effective,
+        budget: &mut CheckBudget,
+    ) -> Result<(), CatalogError> {
+        let is_checked = |used: &Use| {
+            let mut known = checked.into_iter().flat_map(Effective::uses);
+            known.any(|known| {
+                (known.role, &known.plugin, &known.digest) == (used.role, &used.plugin, &used.digest)
+                    && known.config == used.config
+            })
+        };
+        for used in effective.uses().filter(|used| !is_checked(used)) {
+            self.check_use(tenant, used, budget).await?;
         }
         // The check has loaded the plugins. A tenant that binds many and calls none must not keep all of them loaded.
         self.plans.shed(&self.runtime.registry);
@@ -161,7 +192,9 @@ impl Catalog {
         Ok(())
     }
 
-    async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), CatalogError> {
+    /// Asks a plugin whether it accepts its config. The schema's check runs where the plugin's own check runs: on the policy threads, in the
+    /// tenant's turn.
+    async fn check_use(&self, tenant: &Tenant, used: &Use, budget: &mut CheckBudget) -> Result<(), CatalogError> {
         let at =
             |part: &str, message: String| CatalogError::from(Invalid::at(format!("{}{part}", used.pointer), message));
         let version = self.plugin(tenant.id, &used.plugin);
@@ -170,18 +203,17 @@ impl Catalog {
             let roles = version.doc.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
             return Err(at("/plugin", format!("`{}` cannot {}; its roles are: {roles}", used.plugin, used.role)));
         }
-        let config: Value = serde_json::from_str(&used.config).unwrap_or_default();
-        if !version.schema.is_ready() {
-            let version = Arc::clone(&version);
-            let made =
-                tokio::task::spawn_blocking(move || version.schema.of(&version.doc.config_schema).map(drop)).await;
-            made.map_err(|error| at("/config", error.to_string()))?.map_err(|error| at("/plugin", error))?;
-        }
-        version.check_config(&config).map_err(|error| at(&format!("/config{}", error.pointer), error.message))?;
+        let lane = QueueKey::of_tenant(tenant.id);
+        let (checked, text) = (Arc::clone(&version), Arc::clone(&used.config));
+        let mut spent = *budget;
+        let check = move || (check_schema(&checked, &text, &mut spent), spent);
+        let done = self.runtime.threads.run(lane, check).await;
+        let (result, spent) = done.map_err(|fault| at("/config", fault.to_string()))?;
+        *budget = spent;
+        result.map_err(|error| at(&error.pointer, error.message))?;
         let plugin = self.runtime.registry.get(&used.digest, self).await?;
         let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
-        let called =
-            self.runtime.threads.run(QueueKey::of_tenant(tenant.id), move || plugin.check(&limits, &text)).await;
+        let called = self.runtime.threads.run(lane, move || plugin.check(&limits, &text)).await;
         let answer = called.and_then(|called| called.result);
         answer.map_err(|fault| at("/config", fault.to_string()))?.map_err(|said| at("/config", said))
     }
@@ -202,11 +234,12 @@ mod tests {
 
     #[test]
     fn token_names_are_short_texts_of_one_line() {
-        for good in ["", "billing (Anna's laptop)", &"x".repeat(TOKEN_NAME_LEN)] {
-            assert!(token_name(good).is_ok(), "{good}");
+        let limit = ByteLimit { bytes: 255, setting: "limits.name" };
+        for good in ["", "billing (Anna's laptop)", &"x".repeat(255)] {
+            assert!(token_name(good, limit).is_ok(), "{good}");
         }
-        for bad in ["a\0b", "a\nb", "a\u{85}b", &"x".repeat(TOKEN_NAME_LEN + 1)] {
-            assert!(token_name(bad).is_err(), "{bad:?}");
+        for bad in ["a\0b", "a\nb", "a\u{85}b", &"x".repeat(256)] {
+            assert!(token_name(bad, limit).is_err(), "{bad:?}");
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     engine(config, &mut checks);
     delivery(config, &mut checks);
     policy(config, &mut checks);
-    limits(config, &mut checks);
+    config.limits.check(&mut checks);
     events(config, &mut checks);
     retention(config, &mut checks);
     groups(config, &mut checks);
@@ -38,6 +38,7 @@ fn server(config: &Config, checks: &mut Checks) {
     public_url(config, checks);
     let server = &config.server;
     checks.size("server.body_limit", server.body_limit, 1024);
+    checks.at_most("server.body_limit", server.body_limit, "limits.bodies", config.limits.bodies);
     checks.between("server.batch_limit", server.batch_limit, 1, MANY);
     checks.size("server.payload_limit", server.payload_limit, 1);
     checks.at_most("server.payload_limit", server.payload_limit, "server.body_limit", server.body_limit);
@@ -150,13 +151,6 @@ fn policy(config: &Config, checks: &mut Checks) {
     checks.between("policy.large.table_elements", policy.large.table_elements, 1, MANY);
     checks.between("policy.large.fuel", policy.large.fuel, 1000, u64::MAX);
     checks.period("policy.large.deadline", policy.large.deadline, MILLISECOND);
-}
-
-fn limits(config: &Config, checks: &mut Checks) {
-    checks.period("limits.retry_floor", config.limits.retry_floor, Duration::ZERO);
-    checks.between("limits.attempts", config.limits.attempts, 1, u32::MAX);
-    checks.between("limits.tenant_share", config.limits.tenant_share, 0.01, 1.0);
-    checks.at_most("server.body_limit", config.server.body_limit, "limits.bodies", config.limits.bodies);
 }
 
 fn events(config: &Config, checks: &mut Checks) {

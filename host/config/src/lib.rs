@@ -28,7 +28,7 @@ pub use auth::Auth;
 pub use compat::{Compat, Mount, Poussetaches};
 pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
-pub use limits::{Limits, MetricsConfig};
+pub use limits::{Limits, MetricsConfig, TenantLimits};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
 pub use values::{Period, PortRange, Size, parse_address};
 

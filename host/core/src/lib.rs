@@ -17,6 +17,7 @@ pub mod event_kind;
 pub mod exhaustion;
 pub mod job;
 pub mod json;
+pub mod limits;
 pub mod shares;
 pub mod shutdown;
 pub mod stable_hash;

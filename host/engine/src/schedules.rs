@@ -309,6 +309,14 @@ impl ScheduleRunner {
                 }
             }
         }
+        let owed = known.owed.len();
+        if owed > 0
+            && let Err(reason) = self.intake.admit(known.schedule.tenant, owed).await
+        {
+            tracing::warn!(schedule = known.schedule.name, %reason, "schedule cannot create its jobs");
+            known.postpone(now.plus(POLL), SkipReason::GroupBroken);
+            return Vec::new();
+        }
         known.hindrance = None;
         let Some(template) = &known.template else { return Vec::new() };
         let of_one_kind = known.owed.chunk_by(|(_, one), (_, next)| one == next);

@@ -209,6 +209,7 @@ mod tests {
             log_line_length: 0,
             added_headers: 2,
             answer_body: 8,
+            embedded: 0,
         }
     }
 

@@ -57,7 +57,8 @@ pub async fn examine(
 
 /// Runs the golden tests that are embedded in a component.
 async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
-    let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
+    let tests = golden::embedded_within(component, runtime.limits.embedded)
+        .map_err(|error| LoadError::Golden(error.to_string()))?;
     for test in tests {
         let (plugin, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
         let checked = runtime.threads.run(QueueKey::of_tenant(tenant), move || test.check(&plugin, &limits)).await;

@@ -217,6 +217,15 @@ pub fn embed(component: &[u8], tests: &[Golden]) -> Vec<u8> {
 /// # Errors
 /// Returns [`NotACase`] if the section does not hold tests, or holds too many.
 pub fn embedded(component: &[u8]) -> Result<Vec<Golden>, NotACase> {
+    embedded_within(component, usize::MAX)
+}
+
+/// Returns the tests in a component, if they have at most `limit` bytes together, which are counted before they are parsed.
+///
+/// # Errors
+/// Returns [`NotACase`] if they are larger, and as [`embedded`] does.
+pub fn embedded_within(component: &[u8], limit: usize) -> Result<Vec<Golden>, NotACase> {
+    let mut bytes = 0_usize;
     let mut depth = 0_usize;
     let mut tests = Vec::new();
     for payload in Parser::new(0).parse_all(component) {
@@ -224,6 +233,11 @@ pub fn embedded(component: &[u8]) -> Result<Vec<Golden>, NotACase> {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
+                bytes = bytes.saturating_add(section.data().len());
+                if bytes > limit {
+                    let text = format!("`{SECTION}` is {bytes} bytes; the limit is {limit} (`limits.embedded`)");
+                    return Err(NotACase(text));
+                }
                 let read: Vec<Golden> = serde_json::from_slice(section.data())
                     .map_err(|error| NotACase(format!("the section `{SECTION}` cannot be read: {error}")))?;
                 tests.extend(read);
@@ -259,6 +273,8 @@ mod tests {
         assert_eq!(embedded(&component).unwrap(), tests);
         assert_eq!(embed(EMPTY, &[]), EMPTY);
         assert!(embedded(EMPTY).unwrap().is_empty());
+        let said = embedded_within(&component, 10).unwrap_err().to_string();
+        assert!(said.contains("the limit is 10 (`limits.embedded`)"), "{said}");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Limits {
     pub added_headers: usize,
     /// Maximum size of a returned body, in bytes.
     pub answer_body: usize,
+    /// Maximum size of what the server itself reads of a component, in bytes.
+    pub embedded: usize,
 }
 
 /// Maximum number of table elements of a guest that is not large; a component of any default toolchain stays far below.
@@ -131,6 +133,7 @@ mod tests {
             log_line_length: 0,
             added_headers: 0,
             answer_body: 0,
+            embedded: 0,
         }
     }
 

@@ -70,6 +70,7 @@ impl Limits {
             log_line_length: policy.log_line_length.get(),
             added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
             answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
+            embedded: config.limits.embedded.get(),
         }
     }
 }

@@ -191,6 +191,11 @@ impl Jobs for PostgresStore {
         }
     }
 
+    async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        let mut viewing = self.viewers.take(tenant).await?;
+        self.viewers.bounded(reads::unfinished(&mut viewing.db, tenant)).await
+    }
+
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
         let mut db = self.database.connections.take().await?;
         Ok(self.database.connections.bounded(ticks::ticked(&mut db)).await?)

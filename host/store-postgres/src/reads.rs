@@ -91,6 +91,16 @@ pub(super) async fn attempts(
     Ok(page.items())
 }
 
+/// Reads the entries of two states of each group in the index `job_state`.
+pub(super) const UNFINISHED: &str = "
+    SELECT count(*) AS jobs FROM entity AS groups JOIN job ON job.grp = groups.id
+    WHERE groups.tenant = $1 AND groups.kind = 'group' AND groups.deleted_at IS NULL
+        AND job.state IN ('scheduled', 'running')";
+
+pub(super) async fn unfinished(db: &mut PgConnection, tenant: TenantId) -> Result<u64, Failure> {
+    sqlx::query(UNFINISHED).bind(tenant.0).fetch_one(db).await?.number("jobs")
+}
+
 /// Counts entries of `job_state` and `job_done_state`, and those of `job_due` that are due; reads no job.
 pub(super) const STATS: &str = "
     WITH mine AS (SELECT id FROM entity WHERE id = $1 AND tenant = $2)

@@ -141,6 +141,10 @@ impl Jobs for SqliteStore {
         Ok(reads::count(&self.readers, &filter).await?)
     }
 
+    async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        Ok(reads::unfinished(&self.readers, tenant).await?)
+    }
+
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
         Ok(ticks::ticked(&self.readers).await?)
     }

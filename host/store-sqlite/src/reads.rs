@@ -196,6 +196,16 @@ pub(super) async fn count(readers: &Readers, filter: &JobFilter) -> Result<u64, 
     bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?.number("jobs")
 }
 
+/// Reads the entries of two states of each group in the index `job_state`.
+pub(super) const UNFINISHED: &str = "
+    SELECT count(*) AS jobs FROM entity AS groups CROSS JOIN job ON job.grp = groups.id
+    WHERE groups.tenant = ?1 AND groups.kind = 'group' AND groups.deleted_at IS NULL
+        AND job.state IN ('scheduled', 'running')";
+
+pub(super) async fn unfinished(readers: &Readers, tenant: TenantId) -> Result<u64, Failure> {
+    sqlx::query(UNFINISHED).bind(tenant.0).fetch_one(&mut *readers.take().await?).await?.number("jobs")
+}
+
 /// Length of the longest name.
 const LAST_CHARACTERS: usize = 64;
 

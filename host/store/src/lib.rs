@@ -313,6 +313,9 @@ pub trait Jobs: Send + Sync {
     /// Counts jobs.
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError>;
 
+    /// Counts the unfinished jobs of all groups of a tenant.
+    async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError>;
+
     /// Returns the progress of each schedule that has had a tick.
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError>;
 

@@ -1,11 +1,11 @@
 //! Metrics under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: no metric is labelled by group or job.
 
-use std::borrow::Cow;
-use std::fmt;
+mod labels;
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,10 +13,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::labels::{BoundLabel, CodeLabel, FaultLabels, OutcomeLabel, ReasonLabel, RoleLabel, StateLabel};
 use super::process::Process;
 use super::request_labels::RequestLabels;
 use carillon_core::clock::UnixMs;
-use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{PluginUse, Settlement, SkippedTicks};
 use carillon_store::{Backlog, SettleOutcome};
 
@@ -30,47 +30,6 @@ const POLICY_SECONDS: [f64; 12] =
 
 /// Microseconds in a second.
 const MICROS: f64 = 1_000_000.0;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BoundLabel {
-    bound: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RoleLabel {
-    role: Cow<'static, str>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct FaultLabels {
-    role: Cow<'static, str>,
-    code: CodeLabel,
-}
-
-/// Value of a label: an error code.
-#[derive(Clone, Debug, Hash, PartialEq, Eq)]
-struct CodeLabel(ErrorCode);
-
-impl EncodeLabelValue for CodeLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        self.0.as_str().encode(encoder)
-    }
-}
 
 /// Outcome of an event for an observer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,7 +358,7 @@ mod tests {
 
     use super::*;
     use crate::reference::names_in;
-    use carillon_core::error_code::FaultCode;
+    use carillon_core::error_code::{ErrorCode, FaultCode};
 
     /// Makes metrics in which every family has a series: families without one are not rendered.
     fn filled() -> Metrics {
@@ -413,7 +372,7 @@ mod tests {
         let code = CodeLabel(FaultCode::Trap.into());
         metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code }).inc();
         metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
-        metrics.refused("events.streams");
+        metrics.refused("limits.job");
         metrics
     }
 

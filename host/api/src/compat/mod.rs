@@ -156,7 +156,7 @@ impl Call {
         let mut request = request;
         request.extensions_mut().insert(Standing::new(&api, &access));
         let (request, guard) = api.pools.admit(access.tenant.id, request)?;
-        let body = read(request, &()).await.map_err(|problem| guard.cut_off().unwrap_or(problem))?;
+        let body = read(request).await.map_err(|problem| guard.cut_off().unwrap_or(problem))?;
         Ok(Self { mount, api, access, method, rest, query, headers, body, _guard: Arc::new(guard) })
     }
 
@@ -214,6 +214,7 @@ impl Call {
 
     /// Stores jobs; the answer comes after the commit.
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<InsertOutcome>, Refusal> {
+        self.api.intake.admit(self.access.tenant.id, jobs.len()).await?;
         match self.api.intake.place(jobs.into()).await? {
             InsertResult::Placed(placed) => Ok(placed),
             InsertResult::Replayed(_) => Ok(Vec::new()),

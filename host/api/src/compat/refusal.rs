@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::super::error::Problem;
+use super::super::error::{Problem, RefusedBound};
 use carillon_engine::intake::IntakeError;
 use carillon_store::StoreError;
 
@@ -19,11 +19,13 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// What a client is told besides: who may ask, when to come back.
     pub(super) headers: Box<HeaderMap>,
+    /// Setting of the bound that the request exceeds, if it does.
+    bound: Option<&'static str>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), headers: Box::default() }
+        Self { status, message: message.into(), headers: Box::default(), bound: None }
     }
 
     /// 400.
@@ -46,7 +48,7 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        let (status, message) = (problem.status(), problem.detail().to_owned());
+        let (status, message, bound) = (problem.status(), problem.detail().to_owned(), problem.bound());
         let mut headers = problem.into_response().headers().clone();
         headers.remove(header::CONTENT_TYPE);
         headers.remove(header::CONTENT_LENGTH);
@@ -54,7 +56,7 @@ impl From<Problem> for Refusal {
             // Clients that are given a URL with user info send it when they are asked (RFC 9110, 11.6.1).
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
         }
-        Self { status, message, headers: Box::new(headers) }
+        Self { status, message, headers: Box::new(headers), bound }
     }
 }
 
@@ -72,6 +74,10 @@ impl From<StoreError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, *self.headers, Json(json!({"error": self.message}))).into_response()
+        let mut response = (self.status, *self.headers, Json(json!({"error": self.message}))).into_response();
+        if let Some(bound) = self.bound {
+            response.extensions_mut().insert(RefusedBound(bound));
+        }
+        response
     }
 }

@@ -13,8 +13,9 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query};
 use super::disclosure::Disclosure;
+use super::job_lists::read_attempts;
 use super::jobs::{Named, find_job};
-use super::{Page, Paging, foreign_cursor};
+use super::{Page, Paging, foreign_cursor, page_size};
 use carillon_core::job::{AttemptDetail, AttemptRecord, State as JobState};
 use carillon_engine::intake::headers::HeaderView;
 
@@ -113,13 +114,14 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<AttemptView>>, Problem> {
     let job = find_job(&api, &access, &id, &named).await?;
-    let limit = paging.limit()?;
+    let size = page_size(&api, &paging)?;
     let after = paging.cursor.as_deref().map(str::parse).transpose();
     let after = after.map_err(|_| foreign_cursor())?;
-    let attempts = api.services.store.attempts(access.tenant.id, job.id(), after.unwrap_or(0), limit + 1).await?;
+    let attempts = read_attempts(&api, &access, job.id(), after.unwrap_or(0), size.count + 1).await?;
     let disclosure = Disclosure::from(&access);
-    let views = attempts.into_iter().map(|attempt| AttemptView::of(attempt).disclosed(disclosure)).collect();
-    Ok(Json(Page::cut(views, limit, |attempt| attempt.number.to_string())))
+    let views = attempts.items.into_iter().map(|attempt| AttemptView::of(attempt).disclosed(disclosure)).collect();
+    let page = Page::cut(views, size.count, |attempt: &AttemptView| attempt.number.to_string());
+    Ok(Json(page.continued(attempts.is_cut).within(size.bytes)))
 }
 
 #[cfg(test)]

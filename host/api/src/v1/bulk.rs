@@ -13,7 +13,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
 use super::super::scope::is_visible;
-use super::jobs::FilterDoc;
+use super::job_filter::FilterDoc;
 use super::{Page, Paging, find_group};
 use carillon_catalog::{Bulk, BulkAction, BulkDoc, Group};
 use carillon_core::job::JobId;
@@ -118,7 +118,7 @@ async fn change_many(
     filter: FilterDoc,
     dry_run: bool,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-    let filter = filter.of(access, group.id).map_err(|problem| problem.within("/filter"))?;
+    let filter = filter.of(access, group.id, &api.config.limits).map_err(|problem| problem.within("/filter"))?;
     if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
         return Err(Problem::invalid(
             "/filter/state",
@@ -143,6 +143,9 @@ async fn change_many(
         },
     };
     bulk.doc.total = api.bulk.count(&bulk).await?;
+    if action == BulkAction::Redrive && !dry_run {
+        api.intake.admit(access.tenant.id, usize::try_from(bulk.doc.total).unwrap_or(usize::MAX)).await?;
+    }
     if dry_run {
         return Ok((StatusCode::OK, Json(BulkView { id: None, ..bulk_view(api, &bulk) })));
     }
@@ -256,6 +259,5 @@ pub(in super::super) async fn list(
     let mut bulks = api.services.catalog.bulks(access.tenant.id);
     bulks.retain(|bulk| is_visible(&api, &access, bulk.doc.filter.group));
     let page = Page::of_newest(bulks, &paging, |bulk| bulk.id.clone())?;
-    let items = page.items.iter().map(|bulk| bulk_view(&api, bulk)).collect();
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+    Ok(Json(page.shown(|bulk| Ok(bulk_view(&api, &bulk)))?.within(api.config.limits.answer)))
 }

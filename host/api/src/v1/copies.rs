@@ -64,6 +64,7 @@ pub(in super::super) async fn copy(
         body,
     };
     let shown = copy.clone().shown();
+    api.intake.admit(access.tenant.id, 1).await?;
     api.intake.place(vec![copy].into()).await?;
     Ok((StatusCode::CREATED, Json(JobView::of(shown, group.name.clone()))))
 }

@@ -67,7 +67,7 @@ async fn write_group(
     written: fn(Value) -> Written,
 ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
     let before = api.services.catalog.group(access.tenant.id, name).map(|group| group.binding);
-    let author = access.author(reason.why)?;
+    let author = access.author(reason.why, &api.config.limits)?;
     access.check_policy(&doc)?;
     let put = api.services.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
     if before.is_some_and(|before| before != put.group.binding) {
@@ -112,7 +112,7 @@ pub(in super::super) async fn list(
     let mut groups = api.services.catalog.groups(access.tenant.id);
     groups.retain(|group| access.sees(&group.name));
     let page = Page::of_sorted(groups, &paging, |group| group.name.clone())?;
-    page.shown(|group| Ok(group_view(&api, &group))).map(Json)
+    Ok(Json(page.shown(|group| Ok(group_view(&api, &group)))?.within(api.config.limits.answer)))
 }
 
 /// Removes a group and its finished jobs. The response is 409 while the group has unfinished jobs.

@@ -64,6 +64,7 @@ pub(in super::super) async fn retry(
     id: Path<String>,
     named: Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
+    state.intake.admit(access.tenant.id, 1).await?;
     due_now(state, access, id, named, JobChange::Redrive).await
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,15 +15,16 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent};
-use super::super::input::{Path, Query, parse};
+use super::super::input::{Path, Query, parse_body};
 use super::super::query::labels;
-use super::super::scope::{is_visible, visible_jobs};
+use super::super::scope::is_visible;
 use super::disclosure::Disclosure;
+use super::job_filter::FilterDoc;
+use super::job_lists::{Scope, job_len, job_page, read_jobs};
 use super::job_view::{JobView, job_view};
-use super::{Page, Paging, find_group, foreign_cursor};
-use carillon_core::clock::{UnixMs, rfc3339};
+use super::{Page, Paging, find_group, foreign_cursor, page_size};
 use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
-use carillon_core::json::unique;
+use carillon_core::limits::ByteLimit;
 use carillon_engine::intake::JobDoc;
 use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery, StoreError};
 
@@ -107,10 +109,14 @@ pub(in super::super) async fn create_batch(
         ));
     }
     let (now, mut checked) = (api.services.clock.now(), access.validation());
+    let single = ByteLimit { bytes: api.config.limits.single, setting: "server.payload_limit" };
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for (index, doc) in batch.jobs.iter().enumerate() {
-        let place = format!("/jobs/{index}");
-        let doc = parse(doc.get().as_bytes()).map_err(|error| error.inside(&place))?;
+        let (place, text) = (format!("/jobs/{index}"), doc.get().as_bytes());
+        single.check("job", &place, text.len()).map_err(|exceeded| Problem::exceeded(&exceeded))?;
+        // Other requests come in between.
+        tokio::task::consume_budget().await;
+        let doc = parse_body(Bytes::copy_from_slice(text)).await.map_err(|error| error.inside(&place))?;
         jobs.push(api.intake.new_job(&group, doc, now, &mut checked).await.map_err(|error| error.inside(&place))?);
     }
     let conditional = jobs.iter().filter(|job| job.admission != Admission::Always).count();
@@ -179,10 +185,11 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<JobView>>, Problem> {
     let group = find_group(&api, &access, &group)?;
-    let limit = paging.limit()?;
-    let filter = params.filter(&all)?.of(&access, group.id).map_err(Problem::in_query)?;
-    let jobs = api.services.store.jobs(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
-    Ok(Json(job_page(&api, &access, jobs, limit)))
+    let size = page_size(&api, &paging)?;
+    let filter = params.filter(&all)?.of(&access, group.id, &api.config.limits).map_err(Problem::in_query)?;
+    let query = JobsQuery { filter, before: before(&paging)?, limit: size.count + 1 };
+    let jobs = read_jobs(&api, query, Scope::Group, job_len).await?;
+    Ok(Json(job_page(&api, &access, jobs, size)))
 }
 
 /// Lists the jobs of all groups of the tenant, newest first.
@@ -195,10 +202,11 @@ pub(in super::super) async fn list_all(
     Query(all): Query<Vec<(String, String)>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<JobView>>, Problem> {
-    let limit = paging.limit()?;
-    let filter = params.filter(&all)?.of(&access, NO_GROUP).map_err(Problem::in_query)?;
-    let jobs = visible_jobs(&api, &access, JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
-    Ok(Json(job_page(&api, &access, jobs, limit)))
+    let size = page_size(&api, &paging)?;
+    let filter = params.filter(&all)?.of(&access, NO_GROUP, &api.config.limits).map_err(Problem::in_query)?;
+    let query = JobsQuery { filter, before: before(&paging)?, limit: size.count + 1 };
+    let jobs = read_jobs(&api, query, Scope::Visible(&access), job_len).await?;
+    Ok(Json(job_page(&api, &access, jobs, size)))
 }
 
 /// The job that a page ended with.
@@ -221,70 +229,6 @@ impl FilterParams {
             url_prefix: self.url_prefix,
             order_key: self.order_key,
             metadata: labels(query).collect(),
-        })
-    }
-}
-
-/// A time in RFC 3339.
-pub(super) fn instant(pointer: &str, text: Option<String>) -> Result<Option<UnixMs>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    let parsed = rfc3339::parse(&text).map_err(|error| {
-        let detail = format!("`{}` is not a time such as `2026-11-20T10:00:00Z`: {error}", text.escape_debug());
-        Problem::invalid(pointer, detail)
-    });
-    parsed.map(Some)
-}
-
-/// Filter of jobs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct FilterDoc {
-    /// Only jobs in this state.
-    pub state: Option<carillon_core::job::State>,
-    /// Only jobs with exactly this name.
-    pub name: Option<String>,
-    /// Only jobs whose name begins with this text.
-    pub name_prefix: Option<String>,
-    /// Only jobs that were accepted at this time (RFC 3339) or later.
-    pub created_from: Option<String>,
-    /// Only jobs that were accepted before this time (RFC 3339).
-    pub created_before: Option<String>,
-    /// Only jobs that are, or last were, due at this time (RFC 3339) or later.
-    pub due_from: Option<String>,
-    /// Only jobs that are, or last were, due before this time (RFC 3339).
-    pub due_before: Option<String>,
-    /// Only jobs with exactly this URL.
-    pub url: Option<String>,
-    /// Only jobs whose URL begins with this text.
-    pub url_prefix: Option<String>,
-    /// Only jobs with exactly this order key.
-    pub order_key: Option<String>,
-    /// Only jobs with all of these labels. `a.b` means the label `b` in the namespace `a`.
-    #[serde(deserialize_with = "unique::map")]
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl FilterDoc {
-    /// The filter.
-    pub(super) fn of(self, access: &Access, group: GroupId) -> Result<JobFilter, Problem> {
-        if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
-            let detail =
-                format!("the name of a label must have no quotes, backslashes or zeros: `{}`", label.escape_debug());
-            return Err(Problem::invalid("/metadata", detail));
-        }
-        Ok(JobFilter {
-            state: self.state,
-            name: self.name,
-            name_prefix: self.name_prefix,
-            created_from: instant("/created_from", self.created_from)?,
-            created_before: instant("/created_before", self.created_before)?,
-            due_from: instant("/due_from", self.due_from)?,
-            due_before: instant("/due_before", self.due_before)?,
-            url: self.url,
-            url_prefix: self.url_prefix,
-            order_key: self.order_key,
-            metadata: self.metadata,
-            ..JobFilter::all(access.tenant.id, group)
         })
     }
 }
@@ -324,12 +268,6 @@ pub(in super::super) async fn get(
 ) -> Result<Json<JobView>, Problem> {
     let job = find_readable_job(&api, &access, &id, &named).await?;
     Ok(Json(job_view(&api, job).disclosed(Disclosure::from(&access))))
-}
-
-fn job_page(api: &ApiState, access: &Access, jobs: Vec<Job>, limit: u32) -> Page<JobView> {
-    let disclosure = Disclosure::from(access);
-    let views = jobs.into_iter().map(|job| job_view(api, job).disclosed(disclosure)).collect();
-    Page::cut(views, limit, JobView::cursor)
 }
 
 /// The job that a path means.
@@ -384,6 +322,7 @@ pub(super) async fn insert_jobs(
     let answer = Arc::new(answer);
     let kept = Arc::clone(&answer);
     let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
+    api.intake.admit(access.tenant.id, jobs.len()).await?;
     match api.intake.place(Insert { jobs, once }).await? {
         InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
         InsertResult::Replayed(kept) => Answer::replay(&kept),

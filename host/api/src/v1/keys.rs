@@ -265,7 +265,7 @@ pub(in super::super) async fn list(
 ) -> Result<Json<Page<KeyView>>, Problem> {
     let now = api.services.clock.now();
     let keys = api.services.catalog.keys(access.tenant.id).iter().map(|key| KeyView::of(key, now)).collect();
-    Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?))
+    Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?.within(api.config.limits.answer)))
 }
 
 /// Removes a key. The response is 409 while a group uses it.

@@ -165,7 +165,12 @@ pub(in super::super) async fn lease(
             format!("`wait` must be at most {most}, two thirds of `server.request_timeout`"),
         ));
     }
-    let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
+    let ask = LeaseRequest {
+        max: doc.max,
+        lease: lease_time("/lease", doc.lease.as_deref())?,
+        wait,
+        bytes: api.config.limits.answer,
+    };
     let waiting = if wait.is_zero() { None } else { Some(api.pools.wait(access.tenant.id, &place)?) };
     let handover = lease_while_allowed(&api, &access, &group, ask, &client).await?;
     drop(waiting);

@@ -12,6 +12,8 @@ pub(super) mod groups;
 mod handed_over;
 pub(super) mod health;
 pub(super) mod job_changes;
+mod job_filter;
+pub(super) mod job_lists;
 mod job_patch;
 mod job_view;
 pub(super) mod jobs;
@@ -43,6 +45,7 @@ use super::ApiState;
 use super::auth::Access;
 use super::error::Problem;
 use carillon_catalog::Group;
+use carillon_core::limits::json_len;
 
 /// Entries of a page if the client does not say.
 const PAGE: u32 = 100;
@@ -82,6 +85,18 @@ pub(super) struct Page<T> {
     items: Vec<T>,
     /// Cursor of the next page; null on the last page.
     next_cursor: Option<String>,
+    /// Cursor of each entry.
+    #[serde(skip)]
+    cursors: Vec<String>,
+}
+
+/// Size at which a page ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageSize {
+    /// Number of entries.
+    count: u32,
+    /// Bytes of the entries together.
+    bytes: usize,
 }
 
 impl<T> Page<T> {
@@ -90,14 +105,41 @@ impl<T> Page<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = items.len() > limit;
         items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).map(cursor);
-        Self { items, next_cursor }
+        let cursors: Vec<_> = items.iter().map(cursor).collect();
+        let next_cursor = cursors.last().filter(|_| more).cloned();
+        Self { items, next_cursor, cursors }
+    }
+
+    /// The same page, which another one follows if `is_cut`.
+    fn continued(mut self, is_cut: bool) -> Self {
+        if is_cut && self.next_cursor.is_none() {
+            self.next_cursor = self.cursors.last().cloned();
+        }
+        self
     }
 
     /// The same page, with each entry as `view` shows it.
     fn shown<V>(self, view: impl FnMut(T) -> Result<V, Problem>) -> Result<Page<V>, Problem> {
         let items = self.items.into_iter().map(view).collect::<Result<_, _>>()?;
-        Ok(Page { items, next_cursor: self.next_cursor })
+        Ok(Page { items, next_cursor: self.next_cursor, cursors: self.cursors })
+    }
+
+    /// The same page without the entries that exceed its size in bytes; it has one entry at least.
+    fn within(mut self, bytes: usize) -> Self
+    where
+        T: Serialize,
+    {
+        let mut sum = 0_usize;
+        let fits = |item: &&T| {
+            sum = sum.saturating_add(json_len(item)).saturating_add(1);
+            sum <= bytes
+        };
+        let fitting = self.items.iter().take_while(fits).count().max(1);
+        if fitting < self.items.len() {
+            self.items.truncate(fitting);
+            self.next_cursor = self.cursors.get(fitting - 1).cloned();
+        }
+        self
     }
 
     /// The page of a list that is held in memory, in the order of `name`.
@@ -131,6 +173,11 @@ impl<T> Page<T> {
 /// Answers the removal of a thing: 204, or 404 if it was not there.
 fn removed(was_there: bool, what: &str, name: &str) -> Result<StatusCode, Problem> {
     if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::unknown(what, name)) }
+}
+
+/// Returns the size of a page that a client requests.
+fn page_size(api: &ApiState, paging: &Paging) -> Result<PageSize, Problem> {
+    Ok(PageSize { count: paging.limit()?, bytes: api.config.limits.answer })
 }
 
 fn find_group(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {

@@ -44,5 +44,5 @@ pub(in super::super) async fn list(
         last_seen_at: member.beat_at.to_string(),
     };
     let nodes = api.services.cluster.members().into_iter().map(view).collect();
-    Ok(Json(Page::of_sorted(nodes, &paging, |node: &NodeView| node.id.clone())?))
+    Ok(Json(Page::of_sorted(nodes, &paging, |node: &NodeView| node.id.clone())?.within(api.config.limits.answer)))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::{Extension, Json};
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::super::ApiState;
 use super::super::auth::Access;
+use super::super::bounds::BodyLimit;
 use super::super::door::Deadline;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
@@ -107,7 +108,7 @@ pub(in super::super) async fn list(
         api.services.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::summary(plugin)).collect();
     let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
     plugins.sort_by_key(name);
-    Ok(Json(Page::of_sorted(plugins, &paging, name)?))
+    Ok(Json(Page::of_sorted(plugins, &paging, name)?.within(api.config.limits.answer)))
 }
 
 /// Shows the newest version of a plugin, with the schema of its config.
@@ -140,7 +141,7 @@ pub(in super::super) async fn list_versions(
     let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
     let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
     let views = rest.map(|plugin| PluginView::summary(plugin)).collect();
-    Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone())))
+    Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone()).within(api.config.limits.answer)))
 }
 
 /// Shows a version of a plugin, with the schema of its config.
@@ -172,13 +173,13 @@ pub(in super::super) async fn put_version(
     Path((name, version)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<(StatusCode, Json<PluginView>), Problem> {
-    let limit = api.config.limits.body.max(api.services.runtime.registry.component_limit().saturating_add(1));
-    // One byte more than is allowed is read, too, and refused with the reason.
-    DefaultBodyLimit::max(limit).apply(&mut request);
+    request
+        .extensions_mut()
+        .insert(BodyLimit::component(&api.config.limits, api.services.runtime.registry.component_limit()));
     let signature =
         request.headers().get(SIGNATURE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let deadline = request.extensions().get::<Deadline>().cloned();
-    let component: Bytes = input::read(request, &api).await?;
+    let component: Bytes = input::read(request).await?;
     // It has arrived in time. What is done with it now is bounded by itself, and the author is told which bound it was.
     if let Some(deadline) = deadline {
         deadline.extend(api.services.catalog.upload_time());

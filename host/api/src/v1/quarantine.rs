@@ -36,7 +36,7 @@ pub(in super::super) async fn unquarantine(
     OptionalBody(doc): OptionalBody<UnquarantineDoc>,
 ) -> Result<Json<GroupView>, Problem> {
     let group = find_group(&api, &access, &name)?;
-    let group = api.services.catalog.lift_quarantine(&group, &access.author(doc.why)?).await?;
+    let group = api.services.catalog.lift_quarantine(&group, &access.author(doc.why, &api.config.limits)?).await?;
     announce_move(&api, &group);
     Ok(Json(group_view(&api, &group)))
 }

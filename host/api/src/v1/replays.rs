@@ -7,13 +7,14 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
-use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
+use super::super::{ApiLimits, ApiState};
 use super::find_group;
-use super::jobs::{FilterDoc, Named, find_readable_job, instant};
+use super::job_filter::{FilterDoc, instant};
+use super::jobs::{Named, find_readable_job};
 use super::shadow::{DifferenceView, TallyView};
 use carillon_catalog::{AccessRole, Group};
 use carillon_core::clock::UnixMs;
@@ -117,11 +118,12 @@ impl From<Skipped> for SkippedView {
 
 impl BacktestDoc {
     /// Which jobs, and which of their attempts. An attempt begins when its job is there: so of no later jobs.
-    fn range(self, access: &Access, group: &Group) -> Result<(JobFilter, Range<UnixMs>), Problem> {
+    fn range(self, access: &Access, group: &Group, limits: &ApiLimits) -> Result<(JobFilter, Range<UnixMs>), Problem> {
         let from = instant("/attempted_from", self.attempted_from)?.unwrap_or(UnixMs(i64::MIN));
         let before = instant("/attempted_before", self.attempted_before)?;
         let Self { created_from, created_before, .. } = self;
-        let mut filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group.id)?;
+        let mut filter =
+            FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group.id, limits)?;
         filter.created_before = filter.created_before.into_iter().chain(before).min();
         Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
     }
@@ -186,7 +188,7 @@ pub(in super::super) async fn backtest(
     }
     let before = doc.cursor.as_deref().map(str::parse::<JobId>).transpose();
     let before = before.map_err(|_| Problem::invalid("/cursor", "`cursor` is not the `next_cursor` of a backtest"))?;
-    let (filter, times) = doc.range(&access, &group)?;
+    let (filter, times) = doc.range(&access, &group, &api.config.limits)?;
     let total_jobs = match before {
         None => Some(api.services.store.count(filter.clone()).await?),
         Some(_) => None,

@@ -203,7 +203,7 @@ pub(in super::super) async fn list(
     schedules.retain(|schedule| access.sees(&schedule.spec.group));
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
     let ticked = api.services.store.ticked().await?;
-    page.shown(|schedule| schedule_view(&api, &access, &schedule, &ticked)).map(Json)
+    Ok(Json(page.shown(|schedule| schedule_view(&api, &access, &schedule, &ticked))?.within(api.config.limits.answer)))
 }
 
 /// Lists the results of a schedule's runs, newest first: their jobs, and the reasons of skipped runs. Runs by hand are not listed.
@@ -220,7 +220,7 @@ pub(in super::super) async fn history(
     let before = before.map_err(|_| foreign_cursor())?;
     let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
     let runs = api.services.store.ticks(query).await?.iter().map(RunView::of).collect();
-    Ok(Json(Page::cut(runs, limit, RunView::cursor)))
+    Ok(Json(Page::cut(runs, limit, RunView::cursor).within(api.config.limits.answer)))
 }
 
 /// Removes a schedule. Its jobs stay.
@@ -273,6 +273,7 @@ pub(in super::super) async fn run(
     let schedule = find_schedule(&api, &access, &name)?;
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
+    api.intake.admit(access.tenant.id, 1).await?;
     let now = api.services.clock.now();
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
@@ -352,6 +353,7 @@ pub(in super::super) async fn backfill(
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
     let count = ticks.len();
+    api.intake.admit(access.tenant.id, count).await?;
     let answer = move |placed: &[InsertOutcome]| {
         let created = placed.iter().filter(|placed| placed.is_stored()).count();
         Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })

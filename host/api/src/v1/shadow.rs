@@ -218,7 +218,11 @@ pub(in super::super) async fn put(
 ) -> Result<Json<ShadowView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let percent = doc.percent.unwrap_or(100);
-    let group = api.services.catalog.set_shadow(&group, doc.version, percent, &access.author(None)?).await?;
+    let group = api
+        .services
+        .catalog
+        .set_shadow(&group, doc.version, percent, &access.author(None, &api.config.limits)?)
+        .await?;
     shadow_view(&api, &group)
 }
 

@@ -16,6 +16,7 @@ use super::super::input::{Body, Path, Query};
 use super::{Page, Paging, removed};
 use carillon_catalog::{AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
 use carillon_core::json::unique::{self, UniqueValue};
+use carillon_core::limits::TenantLimits;
 use carillon_policy::binding::{Changes, QuotaDoc};
 
 /// Settings of a tenant.
@@ -46,7 +47,7 @@ pub struct TenantView {
     quota: QuotaDoc,
     /// Signers of plugins; if there are none, uploads need no signature.
     plugin_signers: Vec<SignerDoc>,
-    /// Number of groups and plugins that it has.
+    /// What it has of what its quota bounds.
     usage: TenantUsage,
     /// Time of its creation.
     #[schema(format = DateTime)]
@@ -138,7 +139,9 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TenantView>>, Problem> {
     let tenants = api.services.catalog.tenants().iter().map(|tenant| tenant_view(&api, tenant)).collect();
-    Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
+    Ok(Json(
+        Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?.within(api.config.limits.answer),
+    ))
 }
 
 /// Token of the request, and the tenant that the request is about.
@@ -156,11 +159,22 @@ pub struct WhoamiView {
     tenant: String,
     /// Limits on what the tenant's groups use together.
     quota: QuotaDoc,
-    /// Number of groups and plugins that the tenant has.
-    usage: TenantUsage,
+    /// Largest use that the tenant may make: its quota, and the server's defaults for the rest.
+    limits: TenantLimits,
+    /// What the tenant has of what its limits bound.
+    usage: UsageView,
     /// Settings that the tenant's groups inherit.
     #[schema(value_type = Object)]
     defaults: Value,
+}
+
+/// What a tenant has of what its limits bound.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct UsageView {
+    /// Number of unfinished jobs.
+    jobs: u64,
+    #[serde(flatten)]
+    configured: TenantUsage,
 }
 
 /// Shows the role and the tenant of the request's token, with the tenant's quota and defaults.
@@ -169,16 +183,18 @@ pub struct WhoamiView {
 pub(in super::super) async fn whoami(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
-) -> Json<WhoamiView> {
+) -> Result<Json<WhoamiView>, Problem> {
     let Access { tenant, role, operator, by, groups, .. } = access;
-    Json(WhoamiView {
+    let jobs = api.services.store.unfinished(tenant.id).await?;
+    Ok(Json(WhoamiView {
         token: by,
         role,
         operator,
         groups: groups.as_deref().map(<[String]>::to_vec),
         tenant: tenant.name.clone(),
         quota: tenant.quota.doc.clone(),
-        usage: api.services.catalog.usage(tenant.id),
+        limits: api.services.catalog.tenant_limits(tenant.id),
+        usage: UsageView { jobs, configured: api.services.catalog.usage(tenant.id) },
         defaults: tenant.defaults.clone(),
-    })
+    }))
 }

@@ -207,7 +207,7 @@ pub(in super::super) async fn list(
     tokens.retain(|token| token.operator == listed.operator);
     let mut views: Vec<_> = tokens.iter().map(|token| TokenView::of(token)).collect();
     views.sort_by(|one, other| one.id.cmp(&other.id));
-    Ok(Json(Page::of_sorted(views, &paging, |token: &TokenView| token.id.clone())?))
+    Ok(Json(Page::of_sorted(views, &paging, |token: &TokenView| token.id.clone())?.within(api.config.limits.answer)))
 }
 
 /// Rotation of a token.

@@ -8,10 +8,10 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
+use super::super::{ApiLimits, ApiState};
 use super::group_view::changed_group;
 use super::views::{ArmView, ChangedGroupView, UseDoc};
 use super::{Page, Paging, find_group};
@@ -28,9 +28,6 @@ const WHOLE: u32 = 100;
 const MAX_FAULTS: f64 = 0.05;
 const MAX_DIFFERENCES: f64 = 0.1;
 const MIN_ATTEMPTS: u32 = 20;
-
-/// The longest reason, in bytes.
-const WHY_LEN: usize = 1 << 10;
 
 /// Version of a policy that is not yet in force.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -167,9 +164,11 @@ impl From<&Move> for MoveView {
 
 impl Access {
     /// Returns the caller as the author of a change, with the given reason.
-    pub(super) fn author(&self, why: Option<String>) -> Result<Author, Problem> {
-        if why.as_ref().is_some_and(|why| why.len() > WHY_LEN || why.contains('\0')) {
-            let detail = format!("`why` must have at most {WHY_LEN} bytes, none of them zero");
+    pub(super) fn author(&self, why: Option<String>, limits: &ApiLimits) -> Result<Author, Problem> {
+        let (len, note) = (why.as_ref().map_or(0, String::len), limits.parts.note);
+        note.check("why", "/why", len).map_err(|exceeded| Problem::exceeded(&exceeded))?;
+        if why.as_ref().is_some_and(|why| why.contains('\0')) {
+            let detail = format!("`why` must have at most {} bytes, none of them zero", note.bytes);
             return Err(Problem::invalid("/why", detail));
         }
         Ok(Author { by: self.by.clone(), why })
@@ -187,7 +186,7 @@ pub(in super::super) async fn list(
 ) -> Result<Json<Page<VersionView>>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let views = api.services.catalog.bindings(&group).iter().map(|binding| VersionView::of(&group, binding)).collect();
-    Ok(Json(Page::of_numbered(views, &paging, |view| view.version)?))
+    Ok(Json(Page::of_numbered(views, &paging, |view| view.version)?.within(api.config.limits.answer)))
 }
 
 /// Shows a version of a group's policy.
@@ -256,7 +255,7 @@ pub(in super::super) async fn create(
         Some(Base::Active) => Written::Part(doc),
         None => Written::Whole(doc),
     };
-    let proposed = api.services.catalog.propose(&group, written, &access.author(why)?).await?;
+    let proposed = api.services.catalog.propose(&group, written, &access.author(why, &api.config.limits)?).await?;
     let version = VersionView::of(&group, &proposed.binding);
     let warnings = api.services.catalog.warnings_of(&group.tenant, &proposed.effective);
     Ok((StatusCode::CREATED, Json(ProposedView { version, changes: proposed.changes, warnings })))
@@ -272,7 +271,7 @@ pub(in super::super) async fn promote(
     Body(doc): Body<PromoteDoc>,
 ) -> Result<Json<ChangedGroupView>, Problem> {
     let group = find_group(&api, &access, &name)?;
-    let author = access.author(doc.why.clone())?;
+    let author = access.author(doc.why.clone(), &api.config.limits)?;
     let moved = match canary(&doc, &author)? {
         Some(canary) => api.services.catalog.begin_canary(&group, canary).await?,
         None => api.services.catalog.promote(&group, doc.version, &author).await?,
@@ -322,7 +321,7 @@ pub(in super::super) async fn rollback(
     OptionalBody(doc): OptionalBody<RollbackDoc>,
 ) -> Result<Json<ChangedGroupView>, Problem> {
     let group = find_group(&api, &access, &name)?;
-    let author = access.author(doc.why)?;
+    let author = access.author(doc.why, &api.config.limits)?;
     let taken = group.rollout.canary.as_ref().map_or(group.rollout.active.number, |canary| canary.version);
     if doc.version.is_some_and(|version| version != taken) {
         return Err(Problem::conflict(format!("the rollback would take back version {taken}")));
@@ -350,7 +349,7 @@ pub(in super::super) async fn history(
         rollout.history.iter().zip(rollout.forgotten..).map(|(it, n)| (n, MoveView::from(it))).collect();
     moves.reverse();
     let page = Page::of_numbered(moves, &paging, |(number, _)| *number)?;
-    Ok(Json(Page { items: page.items.into_iter().map(|(_, it)| it).collect(), next_cursor: page.next_cursor }))
+    Ok(Json(page.shown(|(_, it)| Ok(it))?.within(api.config.limits.answer)))
 }
 
 /// What follows when another version of a group's policy is in force.

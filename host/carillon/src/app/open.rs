@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use zeroize::Zeroizing;
 
 use carillon_api::presets;
-use carillon_catalog::{Catalog, CatalogOptions, MasterKey, PolicyBounds, Vault};
+use carillon_catalog::{Catalog, CatalogOptions, CheckLimits, MasterKey, PolicyBounds, Vault};
 use carillon_config::{self, Config, StoreLocation};
 use carillon_core::clock::Clock;
 use carillon_engine::cluster::DatabaseClock;
@@ -148,6 +148,9 @@ pub(super) async fn open_catalog(
     let bounds = PolicyBounds {
         max_timeout: config.delivery.max_timeout.get(),
         max_recorded_body: config.delivery.response_judge_limit.get(),
+        requests: config.limits.of_requests(),
+        tenants: config.limits.of_tenants(),
+        checks: CheckLimits { steps: config.limits.check_steps, time: config.limits.check_time.get() },
     };
     let runtime = Arc::clone(runtime);
     let (server_defaults, presets) = (config.defaults.clone(), presets(&config.compat));

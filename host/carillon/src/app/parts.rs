@@ -124,6 +124,11 @@ fn auth_failures(config: &Config, clock: &Arc<dyn Clock>) -> AuthFailures {
 fn api_config(config: &Config) -> ApiConfig {
     let limits = ApiLimits {
         body: config.server.body_limit.get(),
+        single: single_body(config),
+        query: config.limits.query.get(),
+        label_filters: config.limits.label_filters,
+        answer: config.limits.answer.get(),
+        parts: config.limits.of_requests(),
         batch: config.server.batch_limit.min(carillon_store::INSERT_LIMIT),
         wait: config.server.request_timeout.get() * 2 / 3,
     };
@@ -143,8 +148,18 @@ fn browser_guard(config: &Config) -> Option<Arc<BrowserGuard>> {
     Some(Arc::new(BrowserGuard::new(listen, config.server.public_url.clone())))
 }
 
+/// Returns the largest body of a request that is no batch: one job, with its payload in base64.
+fn single_body(config: &Config) -> usize {
+    let payload = config.server.payload_limit.get().saturating_mul(4).div_ceil(3);
+    payload.saturating_add(config.limits.job.get())
+}
+
 fn intake_limits(config: &Config) -> IntakeLimits {
-    IntakeLimits { payload: config.server.payload_limit.get(), horizon: config.engine.horizon.get() }
+    IntakeLimits {
+        payload: config.server.payload_limit.get(),
+        parts: config.limits.of_requests(),
+        horizon: config.engine.horizon.get(),
+    }
 }
 
 pub(super) fn event_bounds(config: &Config) -> EventBounds {

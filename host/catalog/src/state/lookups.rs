@@ -77,6 +77,10 @@ impl CatalogState {
         self.tenants.get(self.tenant_names.get(name)?)
     }
 
+    pub(crate) fn tenant_by_id(&self, id: TenantId) -> Option<&Arc<Tenant>> {
+        self.tenants.get(&id)
+    }
+
     pub(crate) fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.tenant_names.values().filter_map(|id| self.tenants.get(id))
     }

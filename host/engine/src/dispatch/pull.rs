@@ -31,6 +31,9 @@ use carillon_policy::JudgedOutcome;
 use carillon_store::{ClaimDue, SettleOutcome, StoreError};
 use carillon_telemetry::Fact;
 
+/// Number of jobs of one claim, with their payloads.
+const SLICE: u32 = 48;
+
 /// Leases jobs to consumers and settles their reports.
 ///
 /// [`Dispatcher::pull_queue`](crate::dispatch::dispatcher::Dispatcher::pull_queue) makes it: both lease the jobs of one node.
@@ -57,6 +60,8 @@ pub struct LeaseRequest {
     pub lease: Duration,
     /// Longest wait for the first job.
     pub wait: Duration,
+    /// Size of the jobs at which the response ends, after one job at least, in bytes.
+    pub bytes: usize,
 }
 
 /// A consumer's report on a job under its lease.
@@ -157,12 +162,32 @@ impl PullQueue {
             return Ok(Handover::new(&self.returns, Vec::new(), Vec::new()));
         }
         let puller = Arc::clone(self);
-        let claim = self.returns.tasks.spawn(async move { puller.claim(group, ask).await });
+        let claim = self.returns.tasks.spawn(async move { puller.claim_within(group, ask).await });
         let handover = claim.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
         if handover.leases().len() >= ask.max as usize {
             waiter.pass_on();
         }
         Ok(handover)
+    }
+
+    /// Leases jobs slice by slice, until there are enough or they fill a response. Those that do not fit into it are available again at once.
+    async fn claim_within(&self, group: GroupId, ask: LeaseRequest) -> Result<Handover, StoreError> {
+        let mut wanted = ask.max.min(SLICE);
+        let mut all = self.claim(group, LeaseRequest { max: wanted, ..ask }).await?;
+        loop {
+            let claimed = u32::try_from(all.leases().len()).unwrap_or(u32::MAX);
+            if claimed < wanted || claimed >= ask.max || all.bytes() >= ask.bytes {
+                break;
+            }
+            let slice = (ask.max - claimed).min(SLICE);
+            wanted = claimed + slice;
+            all.append(self.claim(group, LeaseRequest { max: slice, ..ask }).await?);
+        }
+        all.shrink(ask.bytes);
+        for (ticket, leased) in all.leases() {
+            self.services.telemetry.record(Fact::pop(leased, ticket.since));
+        }
+        Ok(all)
     }
 
     /// Leases jobs. Those that have expired are settled instead of being handed out.
@@ -189,9 +214,6 @@ impl PullQueue {
             let mut handover = Handover::new(&self.returns, leased, holds);
             self.settler.settle_all(&late, |leased| Settlement::expired(leased, now, None)).await;
             self.renew(&mut handover, now, ask.lease).await?;
-            for (_, leased) in handover.leases() {
-                self.services.telemetry.record(Fact::pop(leased, now));
-            }
             if late.is_empty() || !handover.leases().is_empty() {
                 return Ok(handover);
             }

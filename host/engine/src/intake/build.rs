@@ -19,12 +19,13 @@ use super::error::IntakeError;
 use super::input::{JobDoc, check_key};
 use super::target_url::{UrlSchemes, check_url};
 use super::time::{is_relative, run_at};
-use carillon_catalog::Group;
+use carillon_catalog::{CheckBudget, Group};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     Admission, Debounce, FollowUp, GroupId, JobId, Metadata, NewJob, Spec, Target, Text, new_seed,
 };
 use carillon_core::json::read_object;
+use carillon_core::limits::ByteLimit;
 use carillon_policy::binding::{parse_period, pointer_to};
 
 /// Largest number of metadata entries.
@@ -49,6 +50,8 @@ const FLOW_DEPTH: u32 = 5;
 #[derive(Default)]
 pub struct ValidationCache {
     overrides: HashSet<(String, String)>,
+    /// Budget of the config checks.
+    budget: Option<CheckBudget>,
     /// Last valid URL: the jobs of one request often have the same.
     url: Option<String>,
     before: bool,
@@ -125,7 +128,8 @@ impl Intake {
         }
         let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
-        let admission = checked.confined(admission(&doc, &draft.spec, &draft.body, draft.ttl)?, group.id);
+        let admission = admission(&doc, &draft.spec, &draft.body, draft.ttl, self.limits.parts.name)?;
+        let admission = checked.confined(admission, group.id);
         let deadline = draft.ttl.map(|ttl| now.plus(ttl));
         let delay = match &admission {
             Admission::Debounced(debounce) => debounce.window,
@@ -166,6 +170,10 @@ impl Intake {
     ) -> Result<Draft, IntakeError> {
         let effective =
             group.effective.as_ref().map_err(|error| IntakeError::conflict(format!("the group is broken: {error}")))?;
+        // What was stored before a bound was lowered keeps running.
+        if !checked.before {
+            doc.check_sizes(&self.limits.parts)?;
+        }
         let (body, is_json) = payload(doc)?;
         if body.len() > self.limits.payload {
             let detail =
@@ -173,7 +181,7 @@ impl Intake {
             return Err(IntakeError::invalid("/payload", detail));
         }
         let target = target(doc, checked)?;
-        check_labels(doc, checked)?;
+        check_labels(doc, checked, self.limits.parts.name)?;
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         let timeout = period("/limits/timeout", &doc.limits.timeout)?;
@@ -250,7 +258,7 @@ impl Intake {
             return Err(IntakeError::invalid("/run_at", detail));
         }
         let draft = self.draft(&target, doc, checked, depth).await?;
-        if admission(doc, &draft.spec, &draft.body, draft.ttl)? != Admission::Always {
+        if admission(doc, &draft.spec, &draft.body, draft.ttl, self.limits.parts.name)? != Admission::Always {
             return Err(IntakeError::invalid(
                 "",
                 "`dedupe_key`, `debounce_seconds` and `replace` are not allowed in a follow-up job",
@@ -280,9 +288,10 @@ impl Intake {
         if checked.before || checked.overrides.contains(&known) {
             return Ok(());
         }
+        let budget = checked.budget.get_or_insert_with(|| self.services.catalog.check_budget());
         self.services
             .catalog
-            .check_overrides(group, overrides)
+            .check_overrides(group, overrides, budget)
             .await
             .map_err(|error| IntakeError::from(error).within("/policy"))?;
         checked.overrides.insert(known);
@@ -326,9 +335,9 @@ fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>,
     Ok(Some(Target { method, url: text.clone(), headers: doc.headers.checked()? }))
 }
 
-fn check_labels(doc: &JobDoc, checked: &ValidationCache) -> Result<(), IntakeError> {
-    check_key("/name", doc.name.as_deref())?;
-    check_key("/order_key", doc.order_key.as_deref())?;
+fn check_labels(doc: &JobDoc, checked: &ValidationCache, name: ByteLimit) -> Result<(), IntakeError> {
+    check_key("/name", doc.name.as_deref(), name)?;
+    check_key("/order_key", doc.order_key.as_deref(), name)?;
     if !checked.before && doc.order_key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_ORDER_KEY)) {
         let detail =
             format!("`order_key` must not begin with `{SCHEDULE_ORDER_KEY}`, which is reserved for jobs of schedules");

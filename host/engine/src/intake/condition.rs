@@ -8,6 +8,7 @@ use url::Url;
 use super::error::IntakeError;
 use super::input::{JobDoc, check_key};
 use carillon_core::job::{Admission, Carries, Debounce, Spec, Target};
+use carillon_core::limits::ByteLimit;
 use carillon_policy::binding::parse_period;
 
 /// Default and largest time for which a dedupe key is remembered.
@@ -29,9 +30,10 @@ pub(super) fn admission(
     spec: &Spec,
     body: &[u8],
     ttl: Option<Duration>,
+    name: ByteLimit,
 ) -> Result<Admission, IntakeError> {
-    check_key("/dedupe_key", doc.dedupe_key.as_deref())?;
-    check_key("/debounce_key", doc.debounce_key.as_deref())?;
+    check_key("/dedupe_key", doc.dedupe_key.as_deref(), name)?;
+    check_key("/debounce_key", doc.debounce_key.as_deref(), name)?;
     let window = doc.debounce_seconds.map(debounce_window).transpose()?.filter(|window| !window.is_zero());
     if doc.replace {
         return replace(doc, window.is_some());

@@ -4,6 +4,7 @@ use std::fmt;
 
 use carillon_catalog::CatalogError;
 use carillon_core::json::Unreadable;
+use carillon_core::limits::{Exceeded, QuotaExceeded};
 use carillon_policy::binding::Invalid;
 use carillon_store::StoreError;
 
@@ -28,6 +29,12 @@ pub enum Cause {
     /// The job is valid by itself, but conflicts with the configuration.
     #[error("{0}")]
     Conflict(String),
+    /// A part of the input exceeds a bound.
+    #[error(transparent)]
+    Exceeded(Exceeded),
+    /// The tenant would keep more jobs than its quota allows.
+    #[error(transparent)]
+    Quota(QuotaExceeded),
     /// The catalog refuses the job's overrides.
     #[error(transparent)]
     Catalog(CatalogError),
@@ -83,6 +90,18 @@ impl From<Invalid> for IntakeError {
     }
 }
 
+impl From<Exceeded> for IntakeError {
+    fn from(exceeded: Exceeded) -> Self {
+        Self { pointer: Some(exceeded.pointer.clone()), cause: Cause::Exceeded(exceeded) }
+    }
+}
+
+impl From<QuotaExceeded> for IntakeError {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        Self { pointer: None, cause: Cause::Quota(exceeded) }
+    }
+}
+
 impl From<Unreadable> for IntakeError {
     fn from(Unreadable { pointer, message }: Unreadable) -> Self {
         Self { pointer: Some(pointer), cause: Cause::Malformed(message) }
@@ -93,6 +112,7 @@ impl From<CatalogError> for IntakeError {
     fn from(rejected: CatalogError) -> Self {
         match rejected {
             CatalogError::Invalid(invalid) => invalid.into(),
+            CatalogError::Exceeded(exceeded) => exceeded.into(),
             rejected => Self { pointer: None, cause: Cause::Catalog(rejected) },
         }
     }

@@ -8,6 +8,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder,
 use utoipa::openapi::{RefOr, Schema};
 
 use super::error::IntakeError;
+use carillon_core::limits::{RequestLimits, json_len};
 use carillon_policy::binding::pointer_to;
 use carillon_policy::check_job_header;
 
@@ -78,6 +79,21 @@ impl HeadersInput {
     /// Adds a header.
     pub fn push(&mut self, name: &str, value: &str) {
         self.headers.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Returns the size of the headers as JSON.
+    pub(super) fn json_len(&self) -> usize {
+        json_len(&self.headers)
+    }
+
+    /// Checks the size of each value, and of all names and values together.
+    pub(super) fn check_sizes(&self, limits: &RequestLimits) -> Result<(), IntakeError> {
+        let mut sum = 0_usize;
+        for (index, (name, value)) in self.headers.iter().enumerate() {
+            limits.header.check("header", self.pointer(index), value.len())?;
+            sum = sum.saturating_add(name.len()).saturating_add(value.len());
+        }
+        Ok(limits.headers.check("headers", "/headers", sum)?)
     }
 
     /// Returns the headers in their order, if all of them can be sent.

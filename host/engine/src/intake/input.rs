@@ -10,9 +10,7 @@ use super::target_url::UrlSchemes;
 use super::time::TimeInput;
 use carillon_core::job::{Metadata, Priority};
 use carillon_core::json::unique;
-
-/// Longest name or key, in bytes.
-const NAME_LEN: usize = 255;
+use carillon_core::limits::ByteLimit;
 
 /// Job, as a client posts it.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -118,11 +116,13 @@ pub struct JobLimits {
 }
 
 /// Checks the length and the characters of a name or key.
-pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), IntakeError> {
-    if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
+pub(super) fn check_key(pointer: &str, key: Option<&str>, limit: ByteLimit) -> Result<(), IntakeError> {
+    let Some(key) = key else { return Ok(()) };
+    limit.check(pointer.trim_start_matches('/'), pointer, key.len())?;
+    if key.is_empty() || key.contains('\0') {
         return Err(IntakeError::invalid(
             pointer,
-            format!("the length must be 1 to {NAME_LEN} bytes, none of them zero"),
+            format!("the length must be 1 to {} bytes, none of them zero", limit.bytes),
         ));
     }
     Ok(())

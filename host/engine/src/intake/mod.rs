@@ -10,7 +10,9 @@ pub mod error;
 pub mod headers;
 mod input;
 mod observer_jobs;
+mod quota;
 mod schedule_template;
+mod sizes;
 mod target_url;
 pub mod time;
 
@@ -21,6 +23,7 @@ pub use self::build::{Draft, ValidationCache};
 pub use self::error::{Cause, IntakeError};
 pub use self::input::{JobDoc, JobLimits};
 pub use self::observer_jobs::make_requested_jobs;
+use self::quota::JobCounts;
 pub use self::schedule_template::{ScheduleTemplate, TickJob, TickTrigger};
 pub use self::target_url::UrlSchemes;
 pub use self::time::TimeInput;
@@ -28,6 +31,7 @@ use crate::services::Services;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, NewJob, Overlap, TenantId};
+use carillon_core::limits::RequestLimits;
 use carillon_store::{Insert, InsertResult, StoreError};
 use carillon_telemetry::PendingFacts;
 
@@ -36,6 +40,8 @@ pub struct Intake {
     pub(crate) services: Services,
     /// Bounds of a job.
     pub limits: IntakeLimits,
+    /// Numbers of the tenants' unfinished jobs.
+    jobs: JobCounts,
 }
 
 /// Bounds of a job.
@@ -43,6 +49,8 @@ pub struct Intake {
 pub struct IntakeLimits {
     /// Largest payload of a job, in bytes.
     pub payload: usize,
+    /// Bounds of a job's other parts.
+    pub parts: RequestLimits,
     /// Longest time by which a job can be scheduled ahead.
     pub horizon: Duration,
 }
@@ -51,10 +59,11 @@ impl Intake {
     /// Creates an intake that makes jobs within these bounds.
     #[must_use]
     pub fn new(services: Services, limits: IntakeLimits) -> Self {
-        Self { services, limits }
+        Self { services, limits, jobs: JobCounts::default() }
     }
 
-    /// Stores jobs durably, publishes their events, and wakes the dispatcher.
+    /// Stores jobs durably, publishes their events, and wakes the dispatcher. The caller has asked [`Intake::admit`] whether the tenant may have
+    /// them.
     ///
     /// # Errors
     /// Returns the store's error; then none of them was stored.

@@ -122,6 +122,27 @@ pub struct QuotaDoc {
     /// Largest size of their components together, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin_bytes: Option<usize>,
+    /// Largest number of unfinished jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<u64>,
+    /// Largest number of schedules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<u64>,
+    /// Largest number of groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<u64>,
+    /// Largest number of keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
+    /// Largest number of tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Largest size of the documents of all groups, versions of policies and schedules together, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_bytes: Option<u64>,
+    /// Largest number of changes of many jobs that are under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bulks: Option<u64>,
 }
 
 impl Quota {

@@ -45,6 +45,7 @@ fn limits() -> Limits {
         log_line_length: 1 << 10,
         added_headers: 16,
         answer_body: 5 << 20,
+        embedded: 1 << 20,
     }
 }
 

@@ -299,6 +299,19 @@ pub async fn the_backlog_is_what_waits(world: &World) {
     assert_eq!((backlog.waiting, backlog.due, backlog.earliest), (3, 1, Some(NOW.plus(ms(5)))), "one runs");
 }
 
+pub async fn unfinished_jobs_of_a_tenant_are_counted_over_its_groups(world: &World) {
+    assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 0);
+    let other = world.new_group("other").await;
+    let jobs = [world.job(NOW), world.job(NOW.plus(ms(5))), world.job_in(other, NOW.plus(ms(9)))];
+    world.store.insert(jobs.to_vec().into()).await.unwrap();
+    assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 3);
+    let leased = world.leased().await;
+    assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 3, "a running job is unfinished");
+    world.store.settle(vec![Settlement::succeeded(&leased, NOW, an_attempt(&leased, Some(200)))]).await.unwrap();
+    assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 2);
+    assert_eq!(world.store.unfinished(TenantId(world.tenant.0 + 1_000)).await.unwrap(), 0);
+}
+
 pub async fn what_cannot_be_read_is_left_out_and_shortens_no_page(world: &World) {
     let mut ids = Vec::new();
     for n in 0..6 {

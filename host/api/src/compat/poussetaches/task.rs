@@ -1,18 +1,17 @@
 //! The lists: tasks that wait, that succeeded, that are dead, and crons. Times are nanoseconds since 1970.
 //!
-//! A list is written as its tasks are read, one after the other: each holds a payload and an answer, and all of them together may not fit
-//! into memory. What is known before are the jobs without their payloads.
+//! A list ends at `limits.answer`: each task holds a payload and an answer, and all of them together may not fit into memory. The format has no
+//! cursor, so a list that is cut off says so in a header.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
-use axum::http::header;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,6 +19,8 @@ use super::super::refusal::Refusal;
 use super::super::{Call, answered, configured};
 use super::crons::is_id;
 use super::{BASE64, EXPECTED, NAMESPACE, PLANNED, SCHEDULE};
+use crate::error::Problem;
+use crate::v1::job_lists::{Scope, Slices, job_with_payload_len, read_jobs};
 use base64::Engine as _;
 use carillon_catalog::{Group, Schedule};
 use carillon_core::clock::{UnixMs, rfc3339};
@@ -29,6 +30,9 @@ use carillon_store::{JobFilter, JobsQuery};
 /// How many of the newest tasks that succeeded are listed, as many as the original keeps, and how many of the others.
 const SUCCESSES: u32 = 1_000;
 const OTHERS: u32 = 10_000;
+
+/// Header of a list that was cut off.
+const TRUNCATED: HeaderName = HeaderName::from_static("carillon-truncated");
 
 /// What stands for the status where there was no answer.
 const NO_ANSWER: i32 = -1;
@@ -83,53 +87,60 @@ impl Entry {
     }
 }
 
-/// Writes a list, in the order in which the tasks run.
-fn listed(call: &Call, group: &Arc<Group>, mut entries: Vec<Entry>) -> Response {
+/// Writes a list, in the order in which the tasks run, until it fills a response. It `is_cut` already if jobs of it were left out.
+async fn listed(
+    call: &Call,
+    group: &Arc<Group>,
+    mut entries: Vec<Entry>,
+    mut is_cut: bool,
+) -> Result<Response, Refusal> {
     entries.sort_by_key(Entry::next_run);
-    let (call, group) = (call.clone(), Arc::clone(group));
-    let tasks = stream::iter(entries.into_iter().enumerate()).then(move |(index, entry)| {
-        let (call, group) = (call.clone(), Arc::clone(&group));
-        async move {
-            let task = match entry {
-                Entry::Job(job) => call.task(&group, &job).await.map_err(|_| unreadable())?,
-                Entry::Cron(schedule, next, last) => next_run(&schedule, next, last),
-            };
-            let mut text = if index == 0 { Vec::new() } else { vec![b','] };
-            serde_json::to_writer(&mut text, &task)?;
-            Ok::<_, io::Error>(Bytes::from(text))
+    let (mut parts, mut len) = (vec![Bytes::from_static(br#"{"tasks":["#)], 0_usize);
+    for (index, entry) in entries.into_iter().enumerate() {
+        let task = match entry {
+            Entry::Job(job) => call.task(group, &job).await?,
+            Entry::Cron(schedule, next, last) => next_run(&schedule, next, last),
+        };
+        let mut text = if index == 0 { Vec::new() } else { vec![b','] };
+        serde_json::to_writer(&mut text, &task).map_err(|_| Problem::internal())?;
+        len = len.saturating_add(text.len());
+        if index > 0 && len > call.api.config.limits.answer {
+            is_cut = true;
+            break;
         }
-    });
-    let part = |text: &'static str| stream::iter([Ok::<_, io::Error>(Bytes::from_static(text.as_bytes()))]);
-    let body = Body::from_stream(part(r#"{"tasks":["#).chain(tasks).chain(part("]}")));
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+        parts.push(Bytes::from(text));
+    }
+    parts.push(Bytes::from_static(b"]}"));
+    // Each part leaves the memory when it is written.
+    let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    if is_cut {
+        response.headers_mut().insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 fn empty() -> Response {
     Json(json!({"tasks": []})).into_response()
 }
 
-/// The list has begun, so its client learns that it is not whole from a connection that breaks.
-fn unreadable() -> io::Error {
-    io::Error::other("a task of a list could not be read")
-}
-
 impl Call {
     /// Tasks that wait or run, and crons.
     pub(super) async fn waiting(&self) -> Result<Response, Refusal> {
         let Some(group) = self.known_group() else { return Ok(empty()) };
-        let (runs, once): (Vec<Job>, Vec<Job>) =
-            self.unfinished(&group).await?.into_iter().partition(|job| cron_of(job).is_some());
+        let (unfinished, is_cut) = self.unfinished(&group).await?;
+        let (runs, once): (Vec<Job>, Vec<Job>) = unfinished.into_iter().partition(|job| cron_of(job).is_some());
         let mut tasks = self.cron_tasks(runs).await?;
         tasks.extend(once.into_iter().map(|job| Entry::Job(Box::new(job))));
-        Ok(listed(self, &group, tasks))
+        listed(self, &group, tasks, is_cut).await
     }
 
     /// Crons.
     pub(super) async fn crons(&self) -> Result<Response, Refusal> {
         let Some(group) = self.known_group() else { return Ok(empty()) };
-        let runs = self.unfinished(&group).await?;
+        let (runs, is_cut) = self.unfinished(&group).await?;
         let tasks = self.cron_tasks(runs).await?;
-        Ok(listed(self, &group, tasks))
+        listed(self, &group, tasks, is_cut).await
     }
 
     /// Tasks that have ended so. Of a cron only the last run is listed.
@@ -137,27 +148,31 @@ impl Call {
         let Some(group) = self.known_group() else { return Ok(empty()) };
         let limit = if state == State::Succeeded { SUCCESSES } else { OTHERS };
         let (mut tasks, mut crons) = (Vec::new(), HashSet::new());
-        for job in self.jobs_in(&group, state, limit).await? {
+        let jobs = self.jobs_in(&group, state, limit).await?;
+        for job in jobs.items {
             if cron_of(&job).is_none_or(|id| crons.insert(id.to_owned())) {
                 tasks.push(Entry::Job(Box::new(job)));
             }
         }
-        Ok(listed(self, &group, tasks))
+        listed(self, &group, tasks, jobs.is_cut).await
     }
 
     /// The newest jobs in a state, newest first.
-    async fn jobs_in(&self, group: &Group, state: State, limit: u32) -> Result<Vec<Job>, Refusal> {
+    async fn jobs_in(&self, group: &Group, state: State, limit: u32) -> Result<Slices<Job>, Refusal> {
         let filter = JobFilter { state: Some(state), ..JobFilter::all(self.access.tenant.id, group.id) };
-        Ok(self.api.services.store.jobs(JobsQuery { filter, before: None, limit }).await?)
+        let query = JobsQuery { filter, before: None, limit };
+        Ok(read_jobs(&self.api, query, Scope::Group, job_with_payload_len).await?)
     }
 
     /// The jobs that wait or run, oldest first. One that begins between the two looks runs.
-    async fn unfinished(&self, group: &Group) -> Result<Vec<Job>, Refusal> {
-        let mut jobs = BTreeMap::new();
+    async fn unfinished(&self, group: &Group) -> Result<(Vec<Job>, bool), Refusal> {
+        let (mut jobs, mut is_cut) = (BTreeMap::new(), false);
         for state in [State::Scheduled, State::Running] {
-            jobs.extend(self.jobs_in(group, state, OTHERS).await?.into_iter().map(|job| (job.id, job)));
+            let found = self.jobs_in(group, state, OTHERS).await?;
+            is_cut |= found.is_cut;
+            jobs.extend(found.items.into_iter().map(|job| (job.id, job)));
         }
-        Ok(jobs.into_values().collect())
+        Ok((jobs.into_values().collect(), is_cut))
     }
 
     /// Each cron as its run that waits or is under way, else as its next one.

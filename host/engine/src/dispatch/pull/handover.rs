@@ -13,6 +13,7 @@ use crate::delivery::settler::Settler;
 use crate::dispatch::leases::Hold;
 use crate::services::Services;
 use carillon_core::job::{LeasedJob, Settlement};
+use carillon_core::limits::json_len;
 
 /// Releases leases that did not reach their consumer.
 pub(in crate::dispatch) struct Returns {
@@ -20,6 +21,11 @@ pub(in crate::dispatch) struct Returns {
     settler: Arc<Settler>,
     /// Tracks the releases; the server waits for them before it exits.
     pub(super) tasks: TaskTracker,
+}
+
+/// Returns the size of a leased job, in bytes.
+fn len(leased: &LeasedJob) -> usize {
+    json_len(&leased.job.spec).saturating_add(leased.body.len())
 }
 
 /// Leases that were claimed for a response. Dropping them releases them.
@@ -51,6 +57,31 @@ impl Handover {
         &mut self.leases
     }
 
+    /// Returns the size of the leased jobs with their payloads, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.leases.iter().map(|(_, leased)| len(leased)).fold(0, usize::saturating_add)
+    }
+
+    /// Adds the leases of another claim.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.leases.append(&mut other.leases);
+        self.holds.append(&mut other.holds);
+    }
+
+    /// Releases the leases beyond the first `bytes`; one lease at least stays.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let mut sum = 0_usize;
+        let fits = |(_, leased): &&(LeaseTicket, LeasedJob)| {
+            sum = sum.saturating_add(len(leased));
+            sum <= bytes
+        };
+        let fitting = self.leases.iter().take_while(fits).count().max(1);
+        if fitting < self.leases.len() {
+            let rest = self.leases.split_off(fitting);
+            drop(Self::new(&self.returns, rest, Vec::new()));
+        }
+    }
+
     /// Marks the leases as received by the consumer.
     pub fn done(mut self) {
         self.leases.clear();
@@ -66,10 +97,7 @@ impl Drop for Handover {
         let returns = Arc::clone(&self.returns);
         self.returns.tasks.spawn(async move {
             let leased: Vec<LeasedJob> = leased.into_iter().map(|(_, leased)| leased).collect();
-            tracing::debug!(
-                jobs = leased.len(),
-                "released the leases of a consumer that disconnected before it got them"
-            );
+            tracing::debug!(jobs = leased.len(), "released leases that were not handed over");
             let now = returns.services.clock.now();
             returns.settler.settle_all(&leased, |leased| Settlement::released(leased, now)).await;
             drop(holds);

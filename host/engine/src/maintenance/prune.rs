@@ -34,7 +34,9 @@ impl Pruner {
     /// Removes finished jobs by the `retention` settings, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.services.store.prune(cutoffs(&self.retention, self.services.clock.now())).await {
+            // The period counts from the start of a pass, not from its end.
+            let now = self.services.clock.now();
+            match self.services.store.prune(cutoffs(&self.retention, now)).await {
                 Ok(removed) if removed >= BATCH => {
                     tokio::task::yield_now().await;
                     continue;
@@ -42,12 +44,11 @@ impl Pruner {
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "removing old jobs failed"),
             }
-            let now = self.services.clock.now();
             if let Err(error) = self.services.catalog.tidy(now.minus(BULK_RETENTION)).await {
                 tracing::error!(%error, "removing data of deleted groups and finished bulk changes failed");
             }
             self.services.limiter.forget_idle(now);
-            let next = self.services.clock.now().plus(self.retention.sweep_interval.get());
+            let next = now.plus(self.retention.sweep_interval.get());
             tokio::select! {
                 () = self.services.clock.sleep_until(next) => {}
                 () = stop.cancelled() => {}

@@ -63,7 +63,9 @@ pub async fn read(request: Request) -> Result<Bytes, Problem> {
     let standing = request.extensions().get::<Standing>().cloned();
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let mut parts = request.into_body().into_data_stream();
-    let (mut body, mut len) = (BytesMut::new(), 0_usize);
+    // A buffer that grows is twice as large as what is in it, and is copied.
+    let capacity = declared.filter(|len| *len <= limit.bytes).unwrap_or_default();
+    let (mut body, mut len) = (BytesMut::with_capacity(capacity), 0_usize);
     while let Some(part) = parts.next().await {
         let part = part.map_err(|_| Problem::malformed(None, "the body ended before it was complete"))?;
         len = len.saturating_add(part.len());

@@ -131,10 +131,29 @@ def test_a_token_reaches_as_far_as_its_role(guarded: Server) -> None:
             with pytest.raises(Problem) as caught:
                 producer.groups.put("h")
             assert caught.value.status == 403
+            renewed = admin.tokens.rotate(made.id, overlap="1h")
+            assert renewed.id == made.id
+            assert renewed.token not in (None, made.token)
+            producer.jobs.create("h")
             admin.tokens.delete(made.id)
             with pytest.raises(Problem) as caught:
                 producer.jobs.create("h")
             assert caught.value.status == 401
+
+
+def test_a_token_for_certain_groups_sees_no_others(guarded: Server) -> None:
+    with Client(guarded.url, TOKEN) as admin:
+        for group in ("seen", "unseen"):
+            admin.groups.put(group)
+        made = admin.tokens.create("producer", groups=["seen"], addresses=["127.0.0.0/8"])
+        assert (made.groups, made.addresses) == (["seen"], ["127.0.0.0/8"])
+        with Client(guarded.url, made.token) as producer:
+            assert producer.tokens.whoami().groups == ["seen"]
+            producer.jobs.create("seen")
+            with pytest.raises(Problem) as caught:
+                producer.jobs.create("unseen")
+            assert caught.value.status == 404
+        assert any(token.operator for token in admin.tokens.list(operator=True))
 
 
 def test_user_information_is_percent_encoded() -> None:

@@ -686,7 +686,17 @@ class Token:
     expires_at: Optional[datetime] = None
     #: Time of the last use, to the minute.
     last_used_at: Optional[datetime] = None
-    #: The secret text; returned by ``create`` only.
+    #: Address of the last use.
+    last_used_from: Optional[str] = None
+    #: Names of the groups that it sees and touches; None for all.
+    groups: Optional[list[str]] = None
+    #: Networks from which it is accepted; None for all.
+    addresses: Optional[list[str]] = None
+    #: The ``id`` and ``name`` of the token whose bearer made it.
+    created_by: Optional[dict[str, str]] = None
+    #: Whether it was made while authentication was disabled: then it is not valid.
+    unauthenticated: bool = False
+    #: The secret text; returned by ``create`` and ``rotate`` only.
     token: Optional[str] = field(default=None, repr=False)
 
 
@@ -749,10 +759,14 @@ class Identity:
     tenant: str
     #: Quota of the tenant.
     quota: Quota
-    #: Counts of its ``groups``, ``plugins`` and ``plugin_bytes``.
+    #: Largest use that the tenant may make: its quota, and the server's defaults for the rest.
+    limits: Mapping[str, Optional[int]]
+    #: What the tenant has of what its limits bound.
     usage: Mapping[str, int]
     #: Settings that the tenant's groups inherit.
     defaults: GroupFields
+    #: Names of the groups that the token sees and touches; None for all.
+    groups: Optional[list[str]] = None
 
 
 @dataclass(frozen=True)

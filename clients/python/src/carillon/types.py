@@ -138,3 +138,13 @@ class Quota(TypedDict, total=False):
     plugins: Optional[int]
     #: Bytes of the components of these versions.
     plugin_bytes: Optional[int]
+    #: Unfinished jobs.
+    jobs: Optional[int]
+    schedules: Optional[int]
+    groups: Optional[int]
+    keys: Optional[int]
+    tokens: Optional[int]
+    #: Bytes of the documents of all groups, versions of policies and schedules.
+    config_bytes: Optional[int]
+    #: Changes of many jobs that are under way.
+    bulks: Optional[int]

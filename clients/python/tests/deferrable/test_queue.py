@@ -210,7 +210,7 @@ def test_an_item_that_the_server_refuses_does_not_keep_back_the_others(queue: Ca
     large = {"text": "x" * (2 << 20)}
     with pytest.raises(Problem) as caught:
         queue.push(large)
-    assert caught.value.status == 422
+    assert caught.value.status == 413
     assert queue.push_batch([{"n": 1}, large, {"n": 2}]) == [({"n": 1}, True), (large, False), ({"n": 2}, True)]
     assert counts(backend) == (2, 0, 0)
 

@@ -111,17 +111,35 @@ class AsyncTokens(AsyncVerbs):
         tenant: Optional[str] = None,
         operator: bool = False,
         expires_in: Optional[Period] = None,
+        groups: Optional[Iterable[str]] = None,
+        addresses: Optional[Iterable[str]] = None,
     ) -> Token:
         """Creates an API token. Its ``token`` is returned only here.
 
         An ``operator`` also manages tenants; only an operator can create one. A token without ``expires_in`` is valid until deleted.
+        ``groups``: names of the only groups that it sees and touches. ``addresses``: networks from which it is accepted.
         """
-        call = calls.create_token(role, name=name, tenant=tenant, operator=operator, expires_in=expires_in)
+        call = calls.create_token(
+            role,
+            name=name,
+            tenant=tenant,
+            operator=operator,
+            expires_in=expires_in,
+            groups=groups,
+            addresses=addresses,
+        )
         return await self._sender.send(call)
 
-    def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Token]:
-        """Iterates over the tenant's tokens, without their secret texts."""
-        return self._sender.send_all(calls.list_tokens(page_size=page_size))
+    async def rotate(self, id: str, *, overlap: Optional[Period] = None, expires_in: Optional[Period] = None) -> Token:
+        """Gives a token a new secret text, which is returned only here.
+
+        The present text stays valid for ``overlap``. ``expires_in`` is the new validity; without it the expiry stays.
+        """
+        return await self._sender.send(calls.rotate_token(id, overlap=overlap, expires_in=expires_in))
+
+    def list(self, *, operator: bool = False, page_size: Optional[int] = None) -> AsyncIterator[Token]:
+        """Iterates over the tenant's tokens, without their secret texts; with ``operator`` over those of operators."""
+        return self._sender.send_all(calls.list_tokens(operator=operator, page_size=page_size))
 
     async def delete(self, id: str) -> None:
         """Revokes a token at once."""

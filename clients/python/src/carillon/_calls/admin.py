@@ -93,7 +93,14 @@ def delete_plugin(name: str, version: str) -> Call[None]:
 
 
 def create_token(
-    role: AccessRole, *, name: str = "", tenant: Optional[str] = None, operator: bool = False, expires_in: Optional[Period] = None
+    role: AccessRole,
+    *,
+    name: str = "",
+    tenant: Optional[str] = None,
+    operator: bool = False,
+    expires_in: Optional[Period] = None,
+    groups: Optional[Iterable[str]] = None,
+    addresses: Optional[Iterable[str]] = None,
 ) -> Call[Token]:
     body: dict[str, Any] = {"role": role, "name": name}
     if tenant is not None:
@@ -102,11 +109,21 @@ def create_token(
         body["operator"] = True
     if expires_in is not None:
         body["expires_in"] = period(expires_in)
+    if groups is not None:
+        body["groups"] = list(groups)
+    if addresses is not None:
+        body["addresses"] = list(addresses)
     return request("POST", path("tokens"), reading(Token), body=body)
 
 
-def list_tokens(*, page_size: Optional[int] = None) -> Call[Page[Token]]:
-    return listing(path("tokens"), Token, {}, page_size)
+def rotate_token(id: str, *, overlap: Optional[Period] = None, expires_in: Optional[Period] = None) -> Call[Token]:
+    given = {"overlap": overlap, "expires_in": expires_in}
+    body = {name: period(value) for name, value in given.items() if value is not None}
+    return request("POST", path("tokens", id, "rotate"), reading(Token), body=body)
+
+
+def list_tokens(*, operator: bool = False, page_size: Optional[int] = None) -> Call[Page[Token]]:
+    return listing(path("tokens"), Token, {"operator": "true"} if operator else {}, page_size)
 
 
 def delete_token(id: str) -> Call[None]:

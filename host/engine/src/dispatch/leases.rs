@@ -7,7 +7,7 @@
 //!
 //! - A node never rescues a lease that it holds, however long ago the lease has expired by the store's time: it extends the lease instead. So
 //!   a node that stood still and is the only one repeats no attempt.
-//! - A claim's leases are registered before any check whether they are held: [`Leases::sorted`] waits for the claims that are under way.
+//! - A claim's leases are registered before any check whether they are held: [`Leases::sort`] waits for the claims that are under way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use super::Api;
 
-/// What anybody may ask.
+/// Operations that need no token.
 pub const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Every operation of the document behind the door, with its parameters filled in.

@@ -17,6 +17,7 @@ use super::ApiState;
 use super::auth_failures::Verdict;
 use super::error::Problem;
 use super::serve::Peer;
+use super::{idempotency, scope};
 use carillon_catalog::{AccessRole, ApiToken, DEFAULT_TENANT, Tenant, TokenAuthor, token_hash};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::check_name;
@@ -33,16 +34,14 @@ pub struct Access {
     pub role: AccessRole,
     /// Whether it may manage tenants.
     pub operator: bool,
-    /// The name of the token, if one was asked for.
-    pub by: Option<String>,
     /// Names of the groups that it sees; `None` for all of the tenant's.
     pub groups: Option<Arc<[String]>>,
     /// The token, if one was asked for.
-    credential: Option<Credential>,
+    credential: Option<Arc<Credential>>,
 }
 
 /// Token by which a request was let in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Credential {
     token: Arc<ApiToken>,
     /// Hash of the secret that was shown.
@@ -51,6 +50,12 @@ struct Credential {
 }
 
 impl Access {
+    /// Returns the name of the token, or its id if it has no name; `None` if no token was asked for.
+    pub(super) fn by(&self) -> Option<String> {
+        let token = &self.credential.as_ref()?.token;
+        Some(if token.name.is_empty() { &token.id } else { &token.name }.clone())
+    }
+
     /// Returns the token as the author of another one.
     pub(super) fn token_author(&self) -> Option<TokenAuthor> {
         self.credential.as_ref().map(|credential| credential.token.author())
@@ -86,18 +91,28 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Result<Response, Problem> {
     let access = access_of(&api, request.headers(), Peer::of(request.extensions()))?;
-    let tenant = access.tenant.id;
     request.extensions_mut().insert(Standing::new(&api, &access));
-    request.extensions_mut().insert(access);
-    let mut response = match api.pools.admit(tenant, request) {
-        Ok((request, guard)) => {
-            let response = next.run(request).await;
+    let mut response = match api.pools.admit(access.tenant.id, request) {
+        Ok((mut request, guard)) => {
+            let response = match check(&access, &mut request).await {
+                Ok(()) => {
+                    request.extensions_mut().insert(access);
+                    next.run(request).await
+                }
+                Err(problem) => problem.into_response(),
+            };
             guard.cut_off().map_or(response, Problem::into_response)
         }
         Err(problem) => problem.into_response(),
     };
     response.extensions_mut().insert(Authenticated);
     Ok(response)
+}
+
+/// Checks what does not depend on the role: the groups of the token, and a key that the route would not look at.
+async fn check(access: &Access, request: &mut Request) -> Result<(), Problem> {
+    scope::confine(access, request).await?;
+    idempotency::refuse_elsewhere(request)
 }
 
 /// Lets requests pass that may do what `role` may.
@@ -124,7 +139,7 @@ pub(super) fn access_of(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr
         token_access(api, headers, from)?
     } else {
         let tenant = api.services.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
-        Access { tenant, role: AccessRole::Admin, operator: true, by: None, groups: None, credential: None }
+        Access { tenant, role: AccessRole::Admin, operator: true, groups: None, credential: None }
     };
     let Some(name) = named_tenant(headers)? else { return Ok(access) };
     if name == access.tenant.name {
@@ -155,9 +170,8 @@ fn token_access(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Re
         tenant: Arc::clone(&token.tenant),
         role: token.role,
         operator: token.operator,
-        by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
         groups: token.groups.clone(),
-        credential: Some(Credential { token, hash, from }),
+        credential: Some(Arc::new(Credential { token, hash, from })),
     })
 }
 
@@ -174,7 +188,7 @@ fn failed(api: &ApiState, from: Option<IpAddr>, problem: Problem) -> Problem {
 
 /// Returns the token of an access as it is now, if it still gives the access.
 fn present(api: &ApiState, access: &Access) -> Option<Arc<ApiToken>> {
-    let Credential { token, hash, from } = access.credential.as_ref()?;
+    let Credential { token, hash, from } = access.credential.as_deref()?;
     let present = api.services.catalog.token_by_hash(hash)?;
     let is_same = present.id == token.id && present.tenant.id == token.tenant.id && present.groups == token.groups;
     let reaches = present.role >= access.role && present.operator >= access.operator;

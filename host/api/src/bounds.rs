@@ -1,14 +1,10 @@
 //! Bounds of a request as a whole: its body and its query string. Those of its parts are checked where the parts are read.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::Response;
 
+use super::ApiLimits;
 use super::error::Problem;
-use super::{ApiLimits, ApiState};
 use carillon_core::limits::{Exceeded, QuotaExceeded};
 
 /// Bound of a request's body.
@@ -45,16 +41,9 @@ impl BodyLimit {
 }
 
 /// Refuses a query string that is too long.
-pub(super) async fn check_query(
-    State(api): State<Arc<ApiState>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+pub(super) fn check_query(limits: &ApiLimits, request: &Request) -> Result<(), Problem> {
     let len = request.uri().query().map_or(0, str::len);
-    if len > api.config.limits.query {
-        return Err(Problem::long_query(len, api.config.limits.query));
-    }
-    Ok(next.run(request).await)
+    if len > limits.query { Err(Problem::long_query(len, limits.query)) } else { Ok(()) }
 }
 
 impl Problem {

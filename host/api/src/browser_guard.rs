@@ -8,14 +8,11 @@
 //! body of a type for which a browser asks the server first (a preflight, which this server never answers with permission).
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::Next;
-use axum::response::Response;
 use hyper::body::Body as _;
 use url::{Host, Url};
 
@@ -47,7 +44,8 @@ impl BrowserGuard {
         Self { listen: listen.into_iter().map(|address| address.ip().to_canonical()).collect(), public_url }
     }
 
-    fn check(&self, request: &Request) -> Result<(), Problem> {
+    /// Refuses a request that only a web page can send.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
         let headers = request.headers();
         let named = headers.get_all(HOST).iter().map(|host| host.to_str().ok().and_then(|host| host.parse().ok()));
         // The target of a request may name a host, too, which goes before the header (RFC 9112, section 3.2.2).
@@ -95,16 +93,6 @@ impl BrowserGuard {
         }
         Ok(())
     }
-}
-
-/// Refuses what only a web page can send. A layer in front of everything that reads the request.
-pub(super) async fn refuse_pages(
-    State(guard): State<Arc<BrowserGuard>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    guard.check(&request)?;
-    Ok(next.run(request).await)
 }
 
 /// Returns whether a browser asks the server before it sends a body of this type to it from another origin.

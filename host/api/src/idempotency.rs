@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -85,12 +84,9 @@ const ROUTES: [&str; 4] = [
 ];
 
 /// Refuses a key where it would not be looked at.
-pub(super) async fn refuse_elsewhere(request: Request, next: Next) -> Result<Response, Problem> {
+pub(super) fn refuse_elsewhere(request: &Request) -> Result<(), Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if !ROUTES.contains(&route) {
-        refuse(request.method(), request.headers())?;
-    }
-    Ok(next.run(request).await)
+    if ROUTES.contains(&route) { Ok(()) } else { refuse(request.method(), request.headers()) }
 }
 
 /// Refuses a key that a request by this method has.

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router};
@@ -101,7 +101,7 @@ pub struct ApiConfig {
     /// Whether requests need a token.
     pub auth: bool,
     /// Refuses requests of web pages where no token is required.
-    pub browser_guard: Option<Arc<BrowserGuard>>,
+    pub browser_guard: Option<BrowserGuard>,
     /// Longest validity of a token that is made; `None` if it is unbounded.
     pub max_token_age: Option<Duration>,
     /// Bounds of requests.
@@ -165,8 +165,7 @@ pub fn router(api: &Arc<ApiState>) -> Router {
         let Description { v3_1, v3_0 } = Description::of(&document);
         routes = routes.route("/openapi.json", get_document(&v3_1)).route("/openapi-3.0.json", get_document(&v3_0));
     }
-    let routes =
-        routes.route_layer(from_fn_with_state(known, query::check)).route_layer(map_response(line_break::append));
+    let routes = routes.route_layer(from_fn_with_state(known, native));
     let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, api)));
     layered(with_fallbacks(routes), api)
 }
@@ -200,15 +199,11 @@ pub fn mount_router(mount: Mount, api: &Arc<ApiState>) -> Router {
 }
 
 /// What holds for every request.
+///
+/// A request clones all layers below each layer of its route, so that checks are functions that few layers call, and not layers.
 fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
-    let mut routes = routes
-        .layer(from_fn_with_state(Arc::clone(api), bounds::check_query))
-        .layer(Extension(BodyLimit::single(&api.config.limits)));
-    if let Some(guard) = &api.config.browser_guard {
-        routes = routes.layer(from_fn_with_state(Arc::clone(guard), browser_guard::refuse_pages));
-    }
     routes
-        .layer(from_fn_with_state(Arc::clone(api), count))
+        .layer(from_fn_with_state(Arc::clone(api), enter))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .with_state(Arc::clone(api))
 }
@@ -223,10 +218,7 @@ fn closed_routes(api: &Arc<ApiState>) -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(nodes::list))
         .route_layer(from_fn(auth::require_operator));
     let closed = viewers_routes().merge(producers_routes(&api.config.limits)).merge(admins_routes()).merge(operator);
-    closed
-        .route_layer(from_fn(idempotency::refuse_elsewhere))
-        .route_layer(from_fn(scope::confine))
-        .route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
+    closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
 }
 
 fn viewers_routes() -> OpenApiRouter<Arc<ApiState>> {
@@ -327,11 +319,25 @@ fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
 /// Prefix of the routes that need a token.
 const CLOSED: &str = "/v1/";
 
-/// Counts requests by route, not by path, so that the numbers stay few. A request that is refused before its client is known has no route: strangers
-/// could make a series of each otherwise.
-async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
+/// Checks a request of the native API before its client is known, and ends a response in JSON with a line break.
+async fn native(State(known): State<Arc<KnownParameters>>, request: Request, next: Next) -> Result<Response, Problem> {
+    query::check(&known, &request)?;
+    Ok(line_break::append(next.run(request).await))
+}
+
+/// Checks and counts a request.
+///
+/// It is counted by route, not by path, so that the numbers stay few. One that is refused before its client is known has no route: strangers could
+/// make a series of each otherwise.
+async fn enter(State(api): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
-    let response = next.run(request).await;
+    let response = match check(&api.config, &request) {
+        Ok(()) => {
+            request.extensions_mut().insert(BodyLimit::single(&api.config.limits));
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    };
     let is_known = response.extensions().get::<Authenticated>().is_some();
     let is_refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::METHOD_NOT_ALLOWED);
     let counts = |route: &&str| is_known || !(is_refused || route.starts_with(CLOSED));
@@ -341,4 +347,12 @@ async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -
     }
     api.services.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
     response
+}
+
+/// Checks what does not depend on the route.
+fn check(config: &ApiConfig, request: &Request) -> Result<(), Problem> {
+    if let Some(guard) = &config.browser_guard {
+        guard.check(request)?;
+    }
+    bounds::check_query(&config.limits, request)
 }

@@ -15,7 +15,7 @@ const LINE_BREAK: &[u8] = b"\n";
 pub(super) struct Verbatim;
 
 /// Ends an answer in JSON with a line break. Problems have one of their own.
-pub(super) async fn append(response: Response<Body>) -> Response<Body> {
+pub(super) fn append(response: Response<Body>) -> Response<Body> {
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if !is_json || response.extensions().get::<Verbatim>().is_some() {
         return response;

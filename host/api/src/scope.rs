@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use axum::RequestExt as _;
 use axum::extract::{MatchedPath, Path, Request};
 use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
 use serde_json::Value;
 
 use super::ApiState;
@@ -104,11 +102,10 @@ fn is_confined(method: &Method, route: &str) -> bool {
     CONFINED.contains(&route) || (method.is_safe() && route.starts_with(OF_PLUGINS))
 }
 
-/// Lets a request by a token for certain groups pass if it is about one of them.
-pub(super) async fn confine(mut request: Request, next: Next) -> Result<Response, Problem> {
-    let access = request.extensions().get::<Access>().ok_or_else(Problem::unauthenticated)?.clone();
+/// Refuses a request by a token for certain groups that is not about one of them.
+pub(super) async fn confine(access: &Access, request: &mut Request) -> Result<(), Problem> {
     if access.groups.is_none() {
-        return Ok(next.run(request).await);
+        return Ok(());
     }
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
@@ -122,5 +119,5 @@ pub(super) async fn confine(mut request: Request, next: Next) -> Result<Response
     } else if !is_confined(request.method(), route) {
         return Err(Problem::forbidden("the token is for certain groups only; the request concerns the whole tenant"));
     }
-    Ok(next.run(request).await)
+    Ok(())
 }

@@ -85,7 +85,7 @@ pub enum Action {
     Unquarantine,
 }
 
-/// Whose decision a change is.
+/// Initiator of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initiator {
     /// An operator requested it.

@@ -17,7 +17,7 @@ const PULL: i64 = 10;
 pub struct GroupBacklog {
     /// Group of the jobs.
     pub group: GroupId,
-    /// How the jobs are dispatched.
+    /// Dispatch mode of the jobs.
     pub mode: DispatchMode,
     /// Earliest `run_at` of the jobs.
     pub earliest: UnixMs,

@@ -184,10 +184,11 @@ pub(in super::super) async fn whoami(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
 ) -> Result<Json<WhoamiView>, Problem> {
-    let Access { tenant, role, operator, by, groups, .. } = access;
+    let token = access.by();
+    let Access { tenant, role, operator, groups, .. } = access;
     let jobs = api.services.store.unfinished(tenant.id).await?;
     Ok(Json(WhoamiView {
-        token: by,
+        token,
         role,
         operator,
         groups: groups.as_deref().map(<[String]>::to_vec),

@@ -171,7 +171,7 @@ impl Access {
             let detail = format!("`why` must have at most {} bytes, none of them zero", note.bytes);
             return Err(Problem::invalid("/why", detail));
         }
-        Ok(Author { by: self.by.clone(), why })
+        Ok(Author { by: self.by(), why })
     }
 }
 

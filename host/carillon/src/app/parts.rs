@@ -139,13 +139,13 @@ fn api_config(config: &Config) -> ApiConfig {
 }
 
 /// Makes the guard against web pages, for a server that requires no token.
-fn browser_guard(config: &Config) -> Option<Arc<BrowserGuard>> {
+fn browser_guard(config: &Config) -> Option<BrowserGuard> {
     if config.auth.enabled {
         return None;
     }
     let mounts = config.compat.mounts().into_iter().filter_map(|mount| mount.listen);
     let listen = mounts.chain(config.metrics.listen).chain([config.server.listen]);
-    Some(Arc::new(BrowserGuard::new(listen, config.server.public_url.clone())))
+    Some(BrowserGuard::new(listen, config.server.public_url.clone()))
 }
 
 /// Returns the largest body of a request that is no batch: one job, with its payload in base64.

@@ -33,7 +33,7 @@ pub struct Priorities(Mutex<HashMap<Queue, Accounts>>);
 pub struct Queue {
     /// The group.
     pub group: GroupId,
-    /// How the jobs are dispatched.
+    /// Dispatch mode of the jobs.
     pub mode: DispatchMode,
 }
 

@@ -24,9 +24,6 @@ use carillon_telemetry::Telemetry;
 /// Largest part of the bytes of bodies that one of several tenants may hold.
 const MAX_BODY_SHARE: f64 = 0.25;
 
-/// Size in bytes below which a part of a body is copied: it is a part of the buffer into which it was read, and would keep all of that.
-const SMALL_FRAME: usize = 4 << 10;
-
 /// Settings that bound the pools.
 const REQUESTS: &str = "server.concurrent_requests";
 const STREAMS: &str = "events.streams";
@@ -237,14 +234,14 @@ impl HttpBody for ReservedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
-        let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
-        if !self.reserved.arrived(u64::try_from(data.len()).unwrap_or(u64::MAX)) {
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+            && !self.reserved.arrived(u64::try_from(data.len()).unwrap_or(u64::MAX))
+        {
             let error = std::io::Error::new(std::io::ErrorKind::OutOfMemory, "no room for the body");
             return Poll::Ready(Some(Err(axum::Error::new(error))));
         }
-        let frame = if data.len() < SMALL_FRAME { Frame::data(Bytes::copy_from_slice(data)) } else { frame };
-        Poll::Ready(Some(Ok(frame)))
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,9 +8,9 @@ use super::error::Failure;
 use super::job_rows;
 use super::transaction::{Database, Verb};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, JobId, TenantId};
+use carillon_core::job::{GroupId, JobId, NewJob, TenantId};
 use carillon_store::StoreError;
-use carillon_store::documents::{PROBE, PROBE_BYTES, probe_job};
+use carillon_store::documents::{PROBE, PROBE_BYTES};
 
 /// Selects any group: all groups' jobs are stored in the same tables.
 const A_GROUP: &str = "SELECT id, tenant FROM entity WHERE kind = 'group' AND deleted_at IS NULL LIMIT 1";
@@ -44,7 +44,7 @@ impl Verb for InsertAndFail {
     async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
         if let Some(row) = sqlx::query(A_GROUP).fetch_optional(&mut *db).await? {
             let (group, tenant) = (GroupId(row.try_get("id")?), TenantId(row.try_get("tenant")?));
-            let rows = job_rows::rows(vec![probe_job(self.id, tenant, group, self.now)])?;
+            let rows = job_rows::rows(vec![NewJob::plain(self.id, tenant, group, self.now)])?;
             job_rows::write(db, &rows.iter().collect::<Vec<_>>()).await?;
         }
         Err(StoreError::Conflict(PROBE.to_owned()).into())

@@ -7,9 +7,9 @@ use super::error::Failure;
 use super::writer::Writer;
 use super::{admit, job_rows};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, JobId, TenantId};
+use carillon_core::job::{GroupId, JobId, NewJob, TenantId};
 use carillon_store::StoreError;
-use carillon_store::documents::{PROBE, PROBE_BYTES, probe_job};
+use carillon_store::documents::{PROBE, PROBE_BYTES};
 
 /// Selects any group: all groups' jobs are stored in the same tables.
 const A_GROUP: &str = "SELECT id, tenant FROM entity WHERE kind = 'group' AND deleted_at IS NULL LIMIT 1";
@@ -37,7 +37,7 @@ pub(super) async fn run(writer: &Writer, id: JobId, now: UnixMs) -> Result<(), S
 async fn insert_and_fail(db: &mut Db, id: JobId, now: UnixMs) -> Result<(), Failure> {
     if let Some(row) = db.fetch_optional(sqlx::query(A_GROUP)).await? {
         let (group, tenant) = (GroupId(row.try_get("id")?), TenantId(row.try_get("tenant")?));
-        let rows = job_rows::rows(vec![probe_job(id, tenant, group, now)])?;
+        let rows = job_rows::rows(vec![NewJob::plain(id, tenant, group, now)])?;
         admit::place(db, &rows, None).await?;
     }
     Err(Failure(StoreError::Conflict(PROBE.to_owned())))

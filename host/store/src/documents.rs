@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{IdempotentRequest, InsertOutcome, StoreError};
-use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, GroupId, JobId, LastAccepted, NewJob, Priority, Settlement, Spec, TenantId};
+use carillon_core::job::{GroupId, LastAccepted, Settlement};
 
 /// Kind of the records of idempotency keys.
 pub const IDEMPOTENCY: &str = "idempotency";
@@ -23,26 +21,6 @@ pub const PROBE: &str = "probe";
 
 /// Size of a probe's record in bytes.
 pub const PROBE_BYTES: usize = 64 << 10;
-
-/// Returns the job that a probe stores and removes in the same transaction.
-pub fn probe_job(id: JobId, tenant: TenantId, group: GroupId, now: UnixMs) -> NewJob {
-    NewJob {
-        id,
-        tenant,
-        group,
-        name: None,
-        run_at: now,
-        created_at: now,
-        deadline: None,
-        max_delay: None,
-        priority: Priority::default(),
-        order_key: None,
-        admission: Admission::Always,
-        seed: 0,
-        spec: Spec::default(),
-        body: Bytes::new(),
-    }
-}
 
 /// Record of a request that was carried out.
 #[derive(Serialize, Deserialize)]

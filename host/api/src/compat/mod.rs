@@ -214,8 +214,7 @@ impl Call {
 
     /// Stores jobs; the answer comes after the commit.
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<InsertOutcome>, Refusal> {
-        self.api.intake.admit(self.access.tenant.id, jobs.len()).await?;
-        match self.api.intake.place(jobs.into()).await? {
+        match self.api.intake.accept(self.access.tenant.id, jobs.into()).await? {
             InsertResult::Placed(placed) => Ok(placed),
             InsertResult::Replayed(_) => Ok(Vec::new()),
         }

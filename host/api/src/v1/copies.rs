@@ -64,7 +64,6 @@ pub(in super::super) async fn copy(
         body,
     };
     let shown = copy.clone().shown();
-    api.intake.admit(access.tenant.id, 1).await?;
-    api.intake.place(vec![copy].into()).await?;
+    api.intake.accept(access.tenant.id, vec![copy].into()).await?;
     Ok((StatusCode::CREATED, Json(JobView::of(shown, group.name.clone()))))
 }

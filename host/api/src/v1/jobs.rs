@@ -322,8 +322,7 @@ pub(super) async fn insert_jobs(
     let answer = Arc::new(answer);
     let kept = Arc::clone(&answer);
     let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
-    api.intake.admit(access.tenant.id, jobs.len()).await?;
-    match api.intake.place(Insert { jobs, once }).await? {
+    match api.intake.accept(access.tenant.id, Insert { jobs, once }).await? {
         InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
         InsertResult::Replayed(kept) => Answer::replay(&kept),
     }

@@ -186,6 +186,27 @@ pub struct NewJob {
 }
 
 impl NewJob {
+    /// Creates a job that is due at its acceptance, with no target, conditions or limits of its own.
+    #[must_use]
+    pub fn plain(id: JobId, tenant: TenantId, group: GroupId, now: UnixMs) -> Self {
+        Self {
+            id,
+            tenant,
+            group,
+            name: None,
+            run_at: now,
+            created_at: now,
+            deadline: None,
+            max_delay: None,
+            priority: Priority::default(),
+            order_key: None,
+            admission: Admission::Always,
+            seed: 0,
+            spec: Spec::default(),
+            body: Bytes::new(),
+        }
+    }
+
     /// Returns the job as it is right after it was stored.
     #[must_use]
     pub fn shown(self) -> Job {

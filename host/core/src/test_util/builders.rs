@@ -7,8 +7,7 @@ use uuid::Uuid;
 
 use crate::clock::UnixMs;
 use crate::job::{
-    Admission, AttemptDetail, AttemptRecord, GroupId, Job, JobId, LeasedJob, NewJob, Outcome, Priority, Spec, State,
-    Target, TenantId, Token,
+    AttemptDetail, AttemptRecord, GroupId, Job, JobId, LeasedJob, NewJob, Outcome, Spec, State, Target, TenantId, Token,
 };
 
 /// Builds a [`NewJob`].
@@ -18,22 +17,7 @@ pub struct NewJobBuilder(NewJob);
 /// Returns a job of tenant 1 and group 1 that is accepted and due at 0, without a target.
 #[must_use]
 pub fn new_job() -> NewJobBuilder {
-    NewJobBuilder(NewJob {
-        id: JobId(Uuid::nil()),
-        tenant: TenantId(1),
-        group: GroupId(1),
-        name: None,
-        run_at: UnixMs(0),
-        created_at: UnixMs(0),
-        deadline: None,
-        max_delay: None,
-        priority: Priority::default(),
-        order_key: None,
-        admission: Admission::Always,
-        seed: 0,
-        spec: Spec::default(),
-        body: Bytes::new(),
-    })
+    NewJobBuilder(NewJob::plain(JobId(Uuid::nil()), TenantId(1), GroupId(1), UnixMs(0)))
 }
 
 impl NewJobBuilder {

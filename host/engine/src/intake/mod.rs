@@ -1,7 +1,7 @@
 //! Intake: turns what clients, schedules and observers post into stored jobs.
 //!
 //! The way of a job: [`JobDoc`] is what a client posts, [`Intake::new_job`] checks it field by field and makes a [`NewJob`] of it, and
-//! [`Intake::place`] stores jobs durably, publishes their events, and wakes the dispatcher. The REST API, the compatibility mounts,
+//! [`Intake::accept`] stores jobs durably, publishes their events, and wakes the dispatcher. The REST API, the compatibility mounts,
 //! schedules and observers all make jobs here. Not here: HTTP, statuses, and how errors are worded for each API.
 
 mod build;
@@ -62,12 +62,17 @@ impl Intake {
         Self { services, limits, jobs: JobCounts::default() }
     }
 
-    /// Stores jobs durably, publishes their events, and wakes the dispatcher. The caller has asked [`Intake::admit`] whether the tenant may have
-    /// them.
+    /// Stores jobs of a tenant durably, publishes their events, and wakes the dispatcher.
     ///
     /// # Errors
-    /// Returns the store's error; then none of them was stored.
-    pub async fn place(&self, insert: Insert) -> Result<InsertResult, StoreError> {
+    /// Returns [`IntakeError`] if the tenant's quota does not allow them, or if the store fails; then none of them was stored.
+    pub async fn accept(&self, tenant: TenantId, insert: Insert) -> Result<InsertResult, IntakeError> {
+        self.admit(tenant, insert.jobs.len()).await?;
+        Ok(self.place(insert).await?)
+    }
+
+    /// Does the same with jobs that [`Intake::admit`] has let in.
+    async fn place(&self, insert: Insert) -> Result<InsertResult, StoreError> {
         let told: Vec<PendingFacts> = insert.jobs.iter().map(PendingFacts::of).collect();
         let from = insert.jobs.iter().map(may_be_due_from).min().unwrap_or(UnixMs::MAX);
         let aborts = insert.jobs.iter().any(aborts_others);

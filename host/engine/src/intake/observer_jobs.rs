@@ -32,8 +32,7 @@ async fn make(intake: &Intake, observed: &Group, name: &str, job: AskedJob) -> R
     let group = intake.services.catalog.jobs_group(observed.tenant.id, name).map_err(IntakeError::conflict)?;
     let job =
         intake.new_job(&group, document(job)?, intake.services.clock.now(), &mut ValidationCache::default()).await?;
-    intake.admit(observed.tenant.id, 1).await?;
-    intake.place(vec![job].into()).await?;
+    intake.accept(observed.tenant.id, vec![job].into()).await?;
     Ok(())
 }
 

@@ -6,18 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::ApiState;
 use super::auth_failures::Verdict;
 use super::error::Problem;
-use super::serve::Peer;
-use super::{idempotency, scope};
 use carillon_catalog::{AccessRole, ApiToken, DEFAULT_TENANT, Tenant, TokenAuthor, token_hash};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::check_name;
@@ -84,53 +79,30 @@ impl Standing {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Authenticated;
 
-/// Finds out who is asking, and gives the request a place of the tenant's share. The routes behind it can take an `Extension<Access>`.
-pub(super) async fn authenticate(
-    State(api): State<Arc<ApiState>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let access = access_of(&api, request.headers(), Peer::of(request.extensions()))?;
-    request.extensions_mut().insert(Standing::new(&api, &access));
-    let mut response = match api.pools.admit(access.tenant.id, request) {
-        Ok((mut request, guard)) => {
-            let response = match check(&access, &mut request).await {
-                Ok(()) => {
-                    request.extensions_mut().insert(access);
-                    next.run(request).await
-                }
-                Err(problem) => problem.into_response(),
-            };
-            guard.cut_off().map_or(response, Problem::into_response)
+/// What a route requires of its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Requirement {
+    /// A role, or one that may do more.
+    Role(AccessRole),
+    /// The management of tenants.
+    Operator,
+}
+
+impl Requirement {
+    /// Refuses an access that does not meet the requirement.
+    pub(super) fn check(self, access: &Access) -> Result<(), Problem> {
+        match self {
+            Self::Role(role) if access.role < role => {
+                let (has, needs) = (format!("{:?}", access.role).to_lowercase(), format!("{role:?}").to_lowercase());
+                Err(Problem::forbidden(format!("the token's role is {has}; the request requires {needs}")))
+            }
+            Self::Operator if !access.operator => {
+                let detail = "only an operator's token, such as the one of the first start, can manage tenants";
+                Err(Problem::forbidden(detail))
+            }
+            Self::Role(_) | Self::Operator => Ok(()),
         }
-        Err(problem) => problem.into_response(),
-    };
-    response.extensions_mut().insert(Authenticated);
-    Ok(response)
-}
-
-/// Checks what does not depend on the role: the groups of the token, and a key that the route would not look at.
-async fn check(access: &Access, request: &mut Request) -> Result<(), Problem> {
-    scope::confine(access, request).await?;
-    idempotency::refuse_elsewhere(request)
-}
-
-/// Lets requests pass that may do what `role` may.
-pub(super) async fn require(State(role): State<AccessRole>, request: Request, next: Next) -> Result<Response, Problem> {
-    let access = request.extensions().get::<Access>().ok_or_else(Problem::unauthenticated)?;
-    if access.role < role {
-        let (has, needs) = (format!("{:?}", access.role).to_lowercase(), format!("{role:?}").to_lowercase());
-        return Err(Problem::forbidden(format!("the token's role is {has}; the request requires {needs}")));
     }
-    Ok(next.run(request).await)
-}
-
-/// Lets requests pass that may manage tenants.
-pub(super) async fn require_operator(request: Request, next: Next) -> Result<Response, Problem> {
-    if request.extensions().get::<Access>().is_some_and(|access| access.operator) {
-        return Ok(next.run(request).await);
-    }
-    Err(Problem::forbidden("only an operator's token, such as the one of the first start, can manage tenants"))
 }
 
 /// What a request with these headers may do.

@@ -4,7 +4,7 @@
 //! there asks here: a consumer that waits for a job, a simulation, a lease that has to be handed over.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
@@ -131,12 +131,14 @@ impl HttpBody for WatchedBody {
 /// The body of a request, which ends with an error when its client has gone: no handler waits for the rest of it.
 pub(super) struct RequestBody {
     body: Body,
-    gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    client: Client,
+    /// Made when the body is first waited for: most bodies are there with their heads.
+    gone: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl RequestBody {
     pub(super) fn of(body: Body, client: &Client) -> Body {
-        Body::new(Self { body, gone: Box::pin(client.gone.clone().cancelled_owned()) })
+        Body::new(Self { body, client: client.clone(), gone: None })
     }
 }
 
@@ -148,11 +150,15 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.gone.as_mut().poll(context).is_ready() {
-            let error = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the client has gone");
-            return Poll::Ready(Some(Err(axum::Error::new(error))));
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if polled.is_ready() {
+            return polled;
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        let gone = this.gone.get_or_insert_with(|| Box::pin(this.client.gone_token().cancelled_owned()));
+        ready!(gone.as_mut().poll(context));
+        let error = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the client has gone");
+        Poll::Ready(Some(Err(axum::Error::new(error))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,8 +4,9 @@
 //! whole head of a request is closed for the next one: who sends a request is served, however many others are silent or slow. The same holds
 //! among the connections of one address. A connection with a request under way is never closed for another one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -30,86 +31,83 @@ pub struct ConnectionLimits {
 
 /// The connections of one listener or several.
 #[derive(Clone)]
-pub struct Connections {
+pub struct Connections(Arc<Shared>);
+
+struct Shared {
     places: Arc<Semaphore>,
-    limits: Arc<ConnectionLimits>,
-    state: Arc<Mutex<State>>,
+    limits: ConnectionLimits,
+    state: Mutex<State>,
+    /// Number of [`State::wanted`], which is read without the lock.
+    wanted: AtomicUsize,
+    /// Last turn that a connection got.
+    turns: AtomicU64,
     telemetry: Arc<Telemetry>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Connections without a request, the one that has been so for the longest time first.
-    waiting: BTreeMap<u64, Waiting>,
-    next: u64,
+    /// Connections of each address, without those that are being closed for others.
+    peers: HashMap<IpAddr, HashMap<u64, Arc<Connection>>>,
+    /// Number of the last connection.
+    last: u64,
     /// New connections for which no place could be made.
     wanted: BTreeSet<u64>,
-    peers: HashMap<IpAddr, Peer>,
 }
 
-struct Waiting {
-    peer: IpAddr,
+/// What others see of an open connection. A request only writes the turn, so that requests of all connections do not wait for each other.
+struct Connection {
+    /// Turn since which it has had no request, or [`BUSY`].
+    idle_since: AtomicU64,
+    /// Cancelled when the connection is to be closed for another one; it does not count for its address then.
     closed: CancellationToken,
 }
 
-/// Connections of one address, without those that are being closed for others.
-#[derive(Default)]
-struct Peer {
-    open: usize,
-    waiting: BTreeSet<u64>,
+/// No turn: the connection has a request.
+const BUSY: u64 = 0;
+
+impl Connection {
+    /// Claims an idle connection to be closed; returns false if it has a request meanwhile.
+    fn close(&self, turn: u64) -> bool {
+        let claimed = self.idle_since.compare_exchange(turn, BUSY, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if claimed {
+            self.closed.cancel();
+        }
+        claimed
+    }
 }
 
 impl State {
-    /// Closes the connection that has waited since this turn.
-    fn close(&mut self, turn: u64) {
-        if let Some(waiting) = self.waiting.remove(&turn) {
-            self.left(waiting.peer, Some(turn));
-            waiting.closed.cancel();
+    /// Closes the connection that has been idle for the longest time, of one address or of all; returns whether there was one. It looks at
+    /// all of them, which costs less than to keep them in order at every request.
+    fn close_longest(&mut self, of: Option<IpAddr>) -> bool {
+        loop {
+            let all = self.peers.iter().filter(|(peer, _)| of.is_none_or(|of| of == **peer));
+            let all =
+                all.flat_map(|(peer, open)| open.iter().map(move |(number, connection)| (peer, number, connection)));
+            let idle = all.filter_map(|(peer, number, connection)| {
+                let turn = connection.idle_since.load(Ordering::SeqCst);
+                (turn != BUSY).then_some((turn, *peer, *number, connection))
+            });
+            let Some((turn, peer, number, connection)) = idle.min_by_key(|(turn, ..)| *turn) else { return false };
+            if connection.close(turn) {
+                self.remove(peer, number);
+                return true;
+            }
         }
-    }
-
-    /// Closes the connection that has waited for the longest time; returns whether there was one.
-    fn close_longest(&mut self) -> bool {
-        let longest = self.waiting.first_key_value().map(|(turn, _)| *turn);
-        longest.is_some_and(|turn| {
-            self.close(turn);
-            true
-        })
-    }
-
-    /// Makes room for a new connection now, or else as soon as a connection waits; returns the number of the wish then.
-    fn want_place(&mut self) -> Option<u64> {
-        if self.close_longest() {
-            return None;
-        }
-        let number = self.next();
-        self.wanted.insert(number);
-        Some(number)
     }
 
     /// Counts a connection that ends, or that is being closed.
-    fn left(&mut self, peer: IpAddr, turn: Option<u64>) {
-        let Some(of_peer) = self.peers.get_mut(&peer) else { return };
-        of_peer.open = of_peer.open.saturating_sub(1);
-        if let Some(turn) = turn {
-            of_peer.waiting.remove(&turn);
-        }
-        if of_peer.open == 0 {
+    fn remove(&mut self, peer: IpAddr, number: u64) {
+        let Some(open) = self.peers.get_mut(&peer) else { return };
+        open.remove(&number);
+        if open.is_empty() {
             self.peers.remove(&peer);
         }
     }
 
     fn next(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    fn stop_waiting(&mut self, turn: u64) {
-        if let Some(waiting) = self.waiting.remove(&turn)
-            && let Some(of_peer) = self.peers.get_mut(&waiting.peer)
-        {
-            of_peer.waiting.remove(&turn);
-        }
+        self.last += 1;
+        self.last
     }
 }
 
@@ -126,16 +124,23 @@ impl Connections {
     #[must_use]
     pub fn new(limits: ConnectionLimits, telemetry: Arc<Telemetry>) -> Self {
         let places = Arc::new(Semaphore::new(limits.all));
-        Self { places, limits: Arc::new(limits), state: Arc::default(), telemetry }
+        Self(Arc::new(Shared {
+            places,
+            limits,
+            state: Mutex::default(),
+            wanted: AtomicUsize::new(0),
+            turns: AtomicU64::new(BUSY),
+            telemetry,
+        }))
     }
 
     /// Counts something that was refused to a connection, or a connection that was closed.
     pub(super) fn count_refusal(&self, bound: &'static str) {
-        self.telemetry.metrics.refused(bound);
+        self.0.telemetry.metrics.refused(bound);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a place for a connection from `address` that was accepted.
@@ -145,50 +150,63 @@ impl Connections {
     pub(super) async fn place(&self, address: IpAddr) -> Option<Place> {
         let peer = counted_as(address);
         let address = address.to_canonical();
-        let is_trusted = self.limits.trusted.iter().any(|network| network.contains(&address));
-        if !self.enter(peer, if is_trusted { usize::MAX } else { self.limits.per_peer }) {
-            return None;
-        }
-        // The place counts for its address from here on, also if the caller gives up.
-        let mut place = Place {
-            connections: self.clone(),
-            peer,
-            closed: CancellationToken::new(),
-            turn: Mutex::new(None),
-            permit: None,
-        };
-        place.permit = Some(match Arc::clone(&self.places).try_acquire_owned() {
+        let is_trusted = self.0.limits.trusted.iter().any(|network| network.contains(&address));
+        let most = if is_trusted { usize::MAX } else { self.0.limits.per_peer };
+        let (number, connection) = self.enter(peer, most)?;
+        let mut place = Place { connections: self.clone(), peer, number, connection, permit: None };
+        place.permit = Some(match Arc::clone(&self.0.places).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.make_room().await?,
         });
-        place.wait_for_request(&mut self.lock());
+        place.idle();
         Some(place)
     }
 
-    /// Counts a new connection for its address; returns false if there are `most` already, none of which waits.
-    fn enter(&self, peer: IpAddr, most: usize) -> bool {
+    /// Counts a new connection for its address; returns `None` if there are `most` already, none of which is idle.
+    fn enter(&self, peer: IpAddr, most: usize) -> Option<(u64, Arc<Connection>)> {
         let mut state = self.lock();
-        let of_peer = state.peers.entry(peer).or_default();
-        if of_peer.open >= most {
-            let longest = of_peer.waiting.first().copied();
+        if state.peers.get(&peer).map_or(0, HashMap::len) >= most {
             self.count_refusal("server.connections_per_peer");
-            match longest {
-                Some(turn) => state.close(turn),
-                None => return false,
+            if !state.close_longest(Some(peer)) {
+                return None;
             }
         }
-        state.peers.entry(peer).or_default().open += 1;
-        true
+        let connection = Connection { idle_since: AtomicU64::new(BUSY), closed: CancellationToken::new() };
+        let (number, connection) = (state.next(), Arc::new(connection));
+        state.peers.entry(peer).or_default().insert(number, Arc::clone(&connection));
+        Some((number, connection))
     }
 
     async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
         self.count_refusal("server.connections");
-        let wanted = self.lock().want_place();
-        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
+        let wanted = self.want_place();
+        let permit = Arc::clone(&self.0.places).acquire_owned().await.ok();
         if let Some(wanted) = wanted {
-            self.lock().wanted.remove(&wanted);
+            self.change_wanted(&mut self.lock(), |all| all.remove(&wanted));
         }
         permit
+    }
+
+    /// Makes room for a new connection now, or else as soon as a connection is idle; returns the number of the wish then.
+    fn want_place(&self) -> Option<u64> {
+        let mut state = self.lock();
+        if state.close_longest(None) {
+            return None;
+        }
+        let number = state.next();
+        self.change_wanted(&mut state, |all| all.insert(number));
+        // One that has become idle meanwhile may not have seen the wish.
+        if state.close_longest(None) {
+            self.change_wanted(&mut state, |all| all.remove(&number));
+            return None;
+        }
+        Some(number)
+    }
+
+    fn change_wanted<T>(&self, state: &mut State, change: impl FnOnce(&mut BTreeSet<u64>) -> T) -> T {
+        let changed = change(&mut state.wanted);
+        self.0.wanted.store(state.wanted.len(), Ordering::SeqCst);
+        changed
     }
 }
 
@@ -196,61 +214,39 @@ impl Connections {
 pub(super) struct Place {
     connections: Connections,
     peer: IpAddr,
-    /// Cancelled when the connection is to be closed for another one; it does not count for its address then.
-    closed: CancellationToken,
-    /// Turn under which it is listed as waiting.
-    turn: Mutex<Option<u64>>,
+    number: u64,
+    connection: Arc<Connection>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
     /// Returns when the connection is to be closed for another one.
     pub(super) async fn closed(&self) {
-        self.closed.cancelled().await;
+        self.connection.closed.cancelled().await;
     }
 
     /// Notes that the connection has a request, until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        let turn = self.turn().take();
-        if let Some(turn) = turn {
-            self.connections.lock().stop_waiting(turn);
-        }
+        self.connection.idle_since.store(BUSY, Ordering::SeqCst);
         Busy(Arc::clone(self))
     }
 
     fn idle(&self) {
-        let mut state = self.connections.lock();
-        self.wait_for_request(&mut state);
-        if !state.wanted.is_empty() && state.close_longest() {
-            state.wanted.pop_first();
+        let shared = &self.connections.0;
+        let turn = shared.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        self.connection.idle_since.store(turn, Ordering::SeqCst);
+        if shared.wanted.load(Ordering::SeqCst) > 0 {
+            let mut state = self.connections.lock();
+            if !state.wanted.is_empty() && state.close_longest(None) {
+                self.connections.change_wanted(&mut state, BTreeSet::pop_first);
+            }
         }
-    }
-
-    fn wait_for_request(&self, state: &mut State) {
-        if self.closed.is_cancelled() {
-            return;
-        }
-        let turn = state.next();
-        state.waiting.insert(turn, Waiting { peer: self.peer, closed: self.closed.clone() });
-        state.peers.entry(self.peer).or_default().waiting.insert(turn);
-        *self.turn() = Some(turn);
-    }
-
-    fn turn(&self) -> MutexGuard<'_, Option<u64>> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let turn = self.turn().take();
-        let mut state = self.connections.lock();
-        if let Some(turn) = turn {
-            state.stop_waiting(turn);
-        }
-        if !self.closed.is_cancelled() {
-            state.left(self.peer, None);
-        }
+        self.connections.lock().remove(self.peer, self.number);
     }
 }
 
@@ -287,7 +283,7 @@ mod tests {
     }
 
     fn is_closed(place: &Place) -> bool {
-        place.closed.is_cancelled()
+        place.connection.closed.is_cancelled()
     }
 
     #[tokio::test]
@@ -323,7 +319,7 @@ mod tests {
         drop(one);
         next.await.unwrap();
         let state = connections.lock();
-        assert!(state.waiting.is_empty() && state.peers.is_empty());
+        assert!(state.peers.is_empty());
     }
 
     #[tokio::test]
@@ -355,7 +351,7 @@ mod tests {
         assert!(trusted.iter().all(|place| !is_closed(place)));
         drop((working, works_too, one, two, three, trusted));
         let state = connections.lock();
-        assert!(state.waiting.is_empty() && state.peers.is_empty());
+        assert!(state.peers.is_empty());
     }
 
     #[test]

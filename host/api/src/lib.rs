@@ -2,6 +2,7 @@
 //!
 //! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
 
+mod admission;
 mod answer_body;
 pub mod auth;
 mod auth_failures;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router};
@@ -40,7 +41,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::auth::Authenticated;
+use self::admission::Admission;
+use self::auth::{Authenticated, Requirement};
 pub use self::auth_failures::AuthFailures;
 use self::bounds::BodyLimit;
 pub use self::browser_guard::BrowserGuard;
@@ -157,15 +159,22 @@ pub fn router(api: &Arc<ApiState>) -> Router {
         open = open.routes(routes!(health::metrics));
     }
     let (open, mut document) = open.split_for_parts();
-    let (closed, closed_document) = closed_routes(api).split_for_parts();
-    document.merge(closed_document);
+    let closed = closed_routes(&api.config.limits).map(|(requirement, routes)| {
+        let (routes, described) = routes.split_for_parts();
+        document.merge(described);
+        (requirement, routes)
+    });
     let known = Arc::new(KnownParameters::of(&document));
-    let mut routes = Router::new().merge(open).merge(closed);
+    let mut open = Router::new().merge(open);
     if api.config.open.openapi {
         let Description { v3_1, v3_0 } = Description::of(&document);
-        routes = routes.route("/openapi.json", get_document(&v3_1)).route("/openapi-3.0.json", get_document(&v3_0));
+        open = open.route("/openapi.json", get_document(&v3_1)).route("/openapi-3.0.json", get_document(&v3_0));
     }
-    let routes = routes.route_layer(from_fn_with_state(known, native));
+    let open = open.route_layer(from_fn_with_state(Arc::clone(&known), check_open));
+    let routes = closed.into_iter().fold(open, |all, (requirement, routes)| {
+        let admission = Arc::new(Admission { api: Arc::clone(api), known: Arc::clone(&known), requirement });
+        all.merge(routes.route_layer(from_fn_with_state(admission, admission::admit)))
+    });
     let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, api)));
     layered(with_fallbacks(routes), api)
 }
@@ -208,17 +217,24 @@ fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
         .with_state(Arc::clone(api))
 }
 
-fn closed_routes(api: &Arc<ApiState>) -> OpenApiRouter<Arc<ApiState>> {
-    let operator = OpenApiRouter::new()
+/// Returns the routes that require a token, by what they require of it.
+fn closed_routes(limits: &ApiLimits) -> [(Requirement, OpenApiRouter<Arc<ApiState>>); 4] {
+    [
+        (Requirement::Role(AccessRole::Viewer), viewers_routes()),
+        (Requirement::Role(AccessRole::Producer), producers_routes(limits)),
+        (Requirement::Role(AccessRole::Admin), admins_routes()),
+        (Requirement::Operator, operators_routes()),
+    ]
+}
+
+fn operators_routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::new()
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get))
         .routes(routes!(tenants::put))
         .routes(routes!(tenants::patch))
         .routes(routes!(tenants::delete))
         .routes(routes!(nodes::list))
-        .route_layer(from_fn(auth::require_operator));
-    let closed = viewers_routes().merge(producers_routes(&api.config.limits)).merge(admins_routes()).merge(operator);
-    closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
 }
 
 fn viewers_routes() -> OpenApiRouter<Arc<ApiState>> {
@@ -248,7 +264,6 @@ fn viewers_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(versions::history))
         .routes(routes!(shadow::get))
         .routes(routes!(tenants::whoami))
-        .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require))
 }
 
 fn producers_routes(limits: &ApiLimits) -> OpenApiRouter<Arc<ApiState>> {
@@ -284,7 +299,6 @@ fn producers_routes(limits: &ApiLimits) -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(simulate::simulate))
         .routes(routes!(replays::replay))
         .routes(routes!(replays::backtest))
-        .route_layer(from_fn_with_state(AccessRole::Producer, auth::require))
 }
 
 fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
@@ -313,14 +327,17 @@ fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tokens::list))
         .routes(routes!(tokens::delete))
         .routes(routes!(tokens::rotate))
-        .route_layer(from_fn_with_state(AccessRole::Admin, auth::require))
 }
 
 /// Prefix of the routes that need a token.
 const CLOSED: &str = "/v1/";
 
-/// Checks a request of the native API before its client is known, and ends a response in JSON with a line break.
-async fn native(State(known): State<Arc<KnownParameters>>, request: Request, next: Next) -> Result<Response, Problem> {
+/// Checks the parameters of a request to a route that requires no token, and ends a response in JSON with a line break.
+async fn check_open(
+    State(known): State<Arc<KnownParameters>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     query::check(&known, &request)?;
     Ok(line_break::append(next.run(request).await))
 }

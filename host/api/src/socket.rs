@@ -51,14 +51,13 @@ impl Sent {
 
     /// Returns when all responses that have ended have left the process.
     pub(super) async fn all(&self) {
-        loop {
+        while self.lock().is_some() {
             let flushed = self.flushed.notified();
             tokio::pin!(flushed);
             flushed.as_mut().enable();
-            if self.lock().is_none() {
-                return;
+            if self.lock().is_some() {
+                flushed.await;
             }
-            flushed.await;
         }
     }
 

@@ -305,9 +305,9 @@ pub async fn unfinished_jobs_of_a_tenant_are_counted_over_its_groups(world: &Wor
     let jobs = [world.job(NOW), world.job(NOW.plus(ms(5))), world.job_in(other, NOW.plus(ms(9)))];
     world.store.insert(jobs.to_vec().into()).await.unwrap();
     assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 3);
-    let leased = world.leased().await;
+    let [leased] = &world.claim(NOW, 1).await[..] else { panic!("one job is leased") };
     assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 3, "a running job is unfinished");
-    world.store.settle(vec![Settlement::succeeded(&leased, NOW, an_attempt(&leased, Some(200)))]).await.unwrap();
+    world.store.settle(vec![Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)))]).await.unwrap();
     assert_eq!(world.store.unfinished(world.tenant).await.unwrap(), 2);
     assert_eq!(world.store.unfinished(TenantId(world.tenant.0 + 1_000)).await.unwrap(), 0);
 }

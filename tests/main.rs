@@ -13,6 +13,7 @@ mod confined_tokens;
 mod forms;
 mod fuzz;
 mod hostile_values;
+mod memory;
 mod quotas;
 mod strangers;
 mod tenants;

@@ -77,6 +77,13 @@ pub async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
     run(arguments, &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", ADMIN_TOKEN)], stdin).await
 }
 
+/// Resident memory of a program, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub now: u64,
+    pub peak: u64,
+}
+
 /// A server that runs as a program.
 pub struct Program {
     pub base: String,
@@ -150,6 +157,25 @@ impl Program {
     pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().await.unwrap().success());
+    }
+
+    /// Its resident memory in MiB: now, and the most since the last [`Program::forget_peak`] (see proc_pid_status(5)).
+    pub fn memory_mib(&self) -> Memory {
+        let status = std::fs::read_to_string(self.proc("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel says it");
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1_024
+        };
+        Memory { now: field("VmRSS:"), peak: field("VmHWM:") }
+    }
+
+    /// Makes the peak of its memory what it has now (see proc_pid_clear_refs(5)).
+    pub fn forget_peak(&self) {
+        std::fs::write(self.proc("clear_refs"), "5").unwrap();
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.child.id().expect("it runs"))
     }
 
     /// SIGKILL; returns when it is gone, and its files are free.

@@ -322,3 +322,29 @@ async fn bodies_of_one_tenant_leave_room_for_those_of_others() {
     let again = async || acme.post("/v1/groups/g/jobs", job.clone()).await.status;
     eventually("the room is free again", again, |status| *status == 201).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_a_tenant_are_kept_while_another_one_floods_them() {
+    let host = Setup::new().set("events.keep", "64").start().await;
+    let victim = host.api.tenant("victim").await;
+    victim.put_group("v", json!({})).await;
+    let job = json!({"url": NOWHERE, "run_at": "+1h"});
+    let first = victim.follow("?last_event_id=1").await.next().await;
+    assert_eq!(first["kind"], "gap");
+    let mut stream = victim.follow("").await;
+    let mut posted = Vec::new();
+    for _ in 0..6 {
+        posted.push(victim.job_id("v", job.clone()).await);
+    }
+    let seen = stream.next().await;
+    for name in ["acme", "other", "third"] {
+        let api = host.api.tenant(name).await;
+        api.put_group("g", json!({})).await;
+        api.post("/v1/groups/g/jobs/batch", json!({"jobs": vec![job.clone(); 500]})).await.expect(201);
+        assert_eq!(api.follow("?last_event_id=1").await.next().await["kind"], "gap");
+    }
+    let mut back = victim.follow_from("", seen["id"].as_str()).await;
+    let events = back.take(5).await;
+    assert!(events.iter().all(|event| event["kind"] == "push"), "{events:?}");
+    assert_eq!(events.iter().map(|event| event["job"].clone()).collect::<Vec<_>>(), posted[1..]);
+}

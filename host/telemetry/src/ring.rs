@@ -1,15 +1,17 @@
 //! Ring of the newest events, in memory: a live view. Jobs and their attempts are durable; events are not.
 //!
-//! Invariants: recording waits for no reader; kept events are bounded by number and by memory; ids have no gap, so a reader can detect that
-//! it lost events. A reader that is too slow, or was away for too long, loses the oldest events and is told so.
+//! Invariants: recording waits for no reader; kept events are bounded by number and by memory; ids have no gap when they are given, so a reader
+//! can detect that it lost events. A reader that is too slow, or was away for too long, loses the oldest events and is told so. When there is no
+//! room, the tenant that keeps the most loses its own oldest event: no tenant loses one to another that keeps more.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::event::{Event, Fact};
 use carillon_core::clock::UnixMs;
+use carillon_core::job::TenantId;
 
 /// Bits of an id below the millisecond of the server's start.
 ///
@@ -19,6 +21,10 @@ const ID_BITS: u32 = 20;
 
 /// Largest number of events that one read scans, so that no reader holds the lock for long.
 const CHUNK: usize = 512;
+
+/// Holes at which the ring is compacted: more than 1/`HOLES_DIVISOR` of it, and more than `MIN_HOLES`.
+const HOLES_DIVISOR: usize = 8;
+const MIN_HOLES: usize = 64;
 
 /// Capacity of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +44,34 @@ pub struct Ring {
 
 /// Ring buffer. The events are stored in one block, because many small allocations that live long would slow down all others.
 struct Kept {
-    events: VecDeque<Event>,
+    /// Events in the order of their ids. An event that made room for another tenant's leaves a hole until the next compaction.
+    slots: VecDeque<Slot>,
+    holes: usize,
+    tenants: HashMap<TenantId, Own>,
+    /// What each tenant keeps, see [`Kept::weight`]: the last one keeps the most.
+    by_weight: BTreeSet<(usize, TenantId)>,
     size: usize,
+    /// Memory that counts for an event at least, in bytes, so that many small events weigh as much as few large ones.
+    unit: usize,
+    /// First id of this run.
+    first: u64,
     next: u64,
+    /// Newest id that a tenant lost of which nothing else is known any more.
+    forgotten_until: u64,
+}
+
+struct Slot {
+    id: u64,
+    fact: Option<Fact>,
+}
+
+/// Events of one tenant; there is at least one.
+#[derive(Default)]
+struct Own {
+    ids: VecDeque<u64>,
+    size: usize,
+    /// Newest id that it lost; 0 if none.
+    lost_until: u64,
 }
 
 /// Position of a reader: it has seen every event up to this id.
@@ -52,7 +83,7 @@ pub struct Cursor(pub u64);
 pub struct Found {
     /// Id of the last lost event, if some were lost; their number is known for this run only.
     pub lost_until: Option<u64>,
-    /// Number of lost events of this run.
+    /// Number of lost events of this run, of whichever tenant; not counted for a reader of one tenant.
     pub lost: u64,
     /// Wanted events, in order.
     pub events: Vec<Event>,
@@ -64,9 +95,19 @@ impl Ring {
     /// Creates an empty ring of a server that starts `now`.
     #[must_use]
     pub fn new(bounds: RingCapacity, now: UnixMs) -> Self {
-        let next = (now.as_u64() << ID_BITS) + 1;
-        let most = bounds.events.min(bounds.memory / size_of::<Event>()) + 1;
-        let kept = Kept { events: VecDeque::with_capacity(most), size: 0, next };
+        let first = (now.as_u64() << ID_BITS) + 1;
+        let most = bounds.events.min(bounds.memory / size_of::<Event>());
+        let kept = Kept {
+            slots: VecDeque::with_capacity(most + most / HOLES_DIVISOR + MIN_HOLES),
+            holes: 0,
+            tenants: HashMap::new(),
+            by_weight: BTreeSet::new(),
+            size: 0,
+            unit: bounds.memory / bounds.events.max(1),
+            first,
+            next: first,
+            forgotten_until: 0,
+        };
         Self { bounds, kept: Mutex::new(kept), recorded: Notify::new() }
     }
 
@@ -74,13 +115,11 @@ impl Ring {
     pub fn record(&self, facts: impl IntoIterator<Item = Fact>) {
         let mut kept = self.lock();
         for fact in facts {
-            kept.size += fact.size();
-            let id = kept.next;
-            kept.next += 1;
-            kept.events.push_back(Event { id, fact });
-            while kept.events.len() > self.bounds.events || kept.size > self.bounds.memory {
-                let Some(oldest) = kept.events.pop_front() else { break };
-                kept.size -= oldest.fact.size();
+            kept.push(fact);
+            while kept.len() > self.bounds.events || kept.size > self.bounds.memory {
+                if !kept.make_room() {
+                    break;
+                }
             }
         }
         drop(kept);
@@ -99,32 +138,143 @@ impl Ring {
         Cursor(self.lock().next - 1)
     }
 
-    /// Returns the events after `cursor`, and moves it behind the scanned ones.
+    /// Returns the events of all tenants after `cursor`, and moves it behind the scanned ones.
     ///
     /// A cursor of another run, or ahead of this one, has lost events. `wanted` must be fast and must not block, since it delays recording.
     pub fn read(&self, cursor: &mut Cursor, wanted: impl Fn(&Fact) -> bool) -> Found {
         let kept = self.lock();
         let newest = kept.next - 1;
-        let oldest = kept.next - u64::try_from(kept.events.len()).unwrap_or(0);
         let mut found = Found::default();
-        if cursor.0 < oldest - 1 || cursor.0 > newest {
-            found.lost = (oldest - 1).saturating_sub(cursor.0);
-            *cursor = Cursor(oldest - 1);
-            found.lost_until = Some(cursor.0);
+        if kept.is_foreign(*cursor) {
+            let before = kept.slots.front().map_or(newest, |slot| slot.id - 1);
+            found.lost = before.saturating_sub(cursor.0);
+            *cursor = Cursor(before);
+            found.lost_until = Some(before);
         }
-        let seen = usize::try_from(cursor.0 + 1 - oldest).unwrap_or(usize::MAX);
-        for event in kept.events.iter().skip(seen).take(CHUNK) {
-            *cursor = Cursor(event.id);
-            if wanted(&event.fact) {
-                found.events.push(event.clone());
+        let from = kept.slots.partition_point(|slot| slot.id <= cursor.0);
+        for slot in kept.slots.range(from..).take(CHUNK) {
+            // Ids between two events are those of events that are gone.
+            let gone = slot.id - cursor.0 - u64::from(slot.fact.is_some());
+            *cursor = Cursor(slot.id);
+            if gone > 0 {
+                found.lost += gone;
+                found.lost_until = Some(slot.id - u64::from(slot.fact.is_some()));
             }
+            if let Some(fact) = slot.fact.as_ref().filter(|fact| wanted(fact)) {
+                found.events.push(Event { id: slot.id, fact: fact.clone() });
+            }
+        }
+        if from + CHUNK >= kept.slots.len() && cursor.0 < newest {
+            found.lost += newest - cursor.0;
+            found.lost_until = Some(newest);
+            *cursor = Cursor(newest);
         }
         found.more = cursor.0 < newest;
         found
     }
 
+    /// Returns the events of one tenant after `cursor`, and moves it behind the scanned ones. It scans no events of other tenants.
+    ///
+    /// A cursor of another run, or ahead of this one, has lost events. `wanted` must be fast and must not block, since it delays recording.
+    pub fn read_of(&self, tenant: TenantId, cursor: &mut Cursor, wanted: impl Fn(&Fact) -> bool) -> Found {
+        let kept = self.lock();
+        let (newest, own) = (kept.next - 1, kept.tenants.get(&tenant));
+        let mut found = Found::default();
+        let lost_until = own.map_or(0, |own| own.lost_until).max(kept.forgotten_until);
+        if kept.is_foreign(*cursor) || cursor.0 < lost_until {
+            let before = own.and_then(|own| own.ids.front()).map_or(newest, |first| first - 1);
+            *cursor = Cursor(before);
+            found.lost_until = Some(before);
+        }
+        if let Some(own) = own {
+            let from = own.ids.partition_point(|id| *id <= cursor.0);
+            for id in own.ids.range(from..).take(CHUNK) {
+                *cursor = Cursor(*id);
+                if let Some(fact) = kept.fact(*id).filter(|fact| wanted(fact)) {
+                    found.events.push(Event { id: *id, fact: fact.clone() });
+                }
+            }
+            found.more = from + CHUNK < own.ids.len();
+        }
+        if !found.more {
+            *cursor = Cursor(newest);
+        }
+        found
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Returns the number of events.
+    fn len(&self) -> usize {
+        self.slots.len() - self.holes
+    }
+
+    /// Returns whether a cursor is not of this run.
+    fn is_foreign(&self, cursor: Cursor) -> bool {
+        cursor.0 < self.first - 1 || cursor.0 >= self.next
+    }
+
+    fn position(&self, id: u64) -> usize {
+        if self.slots.front().is_some_and(|slot| slot.id == id) {
+            return 0;
+        }
+        self.slots.partition_point(|slot| slot.id < id)
+    }
+
+    fn fact(&self, id: u64) -> Option<&Fact> {
+        self.slots.get(self.position(id))?.fact.as_ref()
+    }
+
+    /// Returns what a tenant's events take of the ring: the greater of their shares of its memory and of its number of events.
+    fn weight(&self, own: &Own) -> usize {
+        own.size.max(own.ids.len().saturating_mul(self.unit))
+    }
+
+    fn push(&mut self, fact: Fact) {
+        let (id, size, tenant) = (self.next, fact.size(), fact.about.tenant);
+        self.next += 1;
+        self.size += size;
+        self.slots.push_back(Slot { id, fact: Some(fact) });
+        let mut own = self.tenants.remove(&tenant).unwrap_or_default();
+        self.by_weight.remove(&(self.weight(&own), tenant));
+        own.ids.push_back(id);
+        own.size += size;
+        self.by_weight.insert((self.weight(&own), tenant));
+        self.tenants.insert(tenant, own);
+    }
+
+    /// Removes the oldest event of the tenant that keeps the most; returns false if there is no event.
+    fn make_room(&mut self) -> bool {
+        let Some((_, tenant)) = self.by_weight.pop_last() else { return false };
+        let Some(mut own) = self.tenants.remove(&tenant) else { return false };
+        let Some(id) = own.ids.pop_front() else { return false };
+        let position = self.position(id);
+        if let Some(fact) = self.slots.get_mut(position).and_then(|slot| slot.fact.take()) {
+            self.size -= fact.size();
+            own.size -= fact.size();
+            self.holes += 1;
+        }
+        own.lost_until = id;
+        if own.ids.is_empty() {
+            // Its readers may be told of a loss that was another tenant's: better than not to be told of their own.
+            self.forgotten_until = self.forgotten_until.max(id);
+        } else {
+            self.by_weight.insert((self.weight(&own), tenant));
+            self.tenants.insert(tenant, own);
+        }
+        while self.slots.front().is_some_and(|slot| slot.fact.is_none()) {
+            self.slots.pop_front();
+            self.holes -= 1;
+        }
+        if self.holes > self.slots.len() / HOLES_DIVISOR + MIN_HOLES {
+            self.slots.retain(|slot| slot.fact.is_some());
+            self.holes = 0;
+        }
+        true
     }
 }
 
@@ -218,6 +368,95 @@ mod tests {
         ring.record([Fact::cancel(named, NOW)]);
         let mut cursor = Cursor(0);
         assert_eq!(all(&ring, &mut cursor).events.len(), 9, "a long name takes the place of two");
+    }
+
+    fn record_of(ring: &Ring, tenant: i64, count: usize) {
+        ring.record((0..count).map(|_| Fact::empty(TenantId(tenant), GroupId(1), NOW)));
+    }
+
+    fn all_of(ring: &Ring, tenant: i64, cursor: &mut Cursor) -> Found {
+        ring.read_of(TenantId(tenant), cursor, |_| true)
+    }
+
+    #[test]
+    fn tenant_that_floods_the_ring_loses_its_own_events_only() {
+        for quiet in [1, 10, 32] {
+            let ring = ring(64, usize::MAX);
+            let mut cursor = ring.newest();
+            record_of(&ring, 2, quiet);
+            for hostile in [1, 3, 1] {
+                record_of(&ring, hostile, 10_000);
+            }
+            let still = quiet.min(64 / 3);
+            let mut found = all_of(&ring, 2, &mut cursor);
+            assert_eq!(found.events.len(), still, "all of them, or an equal part");
+            assert_eq!(found.lost_until.is_some(), still < quiet);
+            found = all_of(&ring, 2, &mut cursor);
+            assert_eq!((found.events.len(), found.lost_until), (0, None));
+            assert!(ring.lock().slots.len() <= 64 + 64 / HOLES_DIVISOR + MIN_HOLES + 1, "holes are bounded");
+            let kept = ring.lock().len();
+            assert_eq!(kept, 64);
+        }
+    }
+
+    #[test]
+    fn large_events_count_as_several() {
+        let size = size_of::<Event>();
+        let ring = ring(100, 100 * size);
+        let mut large = Subject::group(TenantId(1), GroupId(1));
+        large.name = Some("x".repeat(9 * size));
+        record_of(&ring, 2, 40);
+        ring.record((0..50).map(|_| Fact::cancel(large.clone(), NOW)));
+        let found = all_of(&ring, 2, &mut Cursor(0));
+        assert_eq!(found.events.len(), 40, "it keeps less than half of the memory");
+        assert_eq!(all_of(&ring, 1, &mut Cursor(0)).events.len(), 6);
+    }
+
+    #[test]
+    fn reader_of_one_tenant_is_told_of_its_own_loss_only() {
+        let ring = ring(10, usize::MAX);
+        let mut quiet = ring.newest();
+        let mut loud = quiet;
+        record_of(&ring, 2, 2);
+        record_of(&ring, 1, 100);
+        let found = all_of(&ring, 1, &mut loud);
+        assert_eq!((found.events.len(), found.lost_until.is_some()), (8, true));
+        let found = all_of(&ring, 2, &mut quiet);
+        assert_eq!((found.events.len(), found.lost_until, found.more), (2, None, false));
+        assert_eq!((quiet, loud), (ring.newest(), ring.newest()));
+    }
+
+    #[test]
+    fn reader_of_all_counts_what_is_gone_between_the_events() {
+        let ring = ring(10, usize::MAX);
+        let mut cursor = ring.newest();
+        record_of(&ring, 2, 2);
+        record_of(&ring, 1, 100);
+        let found = all(&ring, &mut cursor);
+        assert_eq!((found.events.len(), found.lost), (10, 92));
+        assert_eq!(found.lost_until, Some(cursor.0 - 8));
+        assert_eq!(all(&ring, &mut cursor), Found::default());
+    }
+
+    #[test]
+    fn events_of_one_tenant_come_in_pieces_and_in_order() {
+        let ring = ring(10_000, usize::MAX);
+        let mut cursor = ring.newest();
+        for _ in 0..=CHUNK {
+            record_of(&ring, 1, 1);
+            record_of(&ring, 2, 2);
+        }
+        let mut seen = Vec::new();
+        loop {
+            let found = all_of(&ring, 1, &mut cursor);
+            assert!(found.events.len() <= CHUNK && found.lost_until.is_none());
+            seen.extend(ids(&found));
+            if !found.more {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), CHUNK + 1);
+        assert!(seen.is_sorted());
     }
 
     #[test]

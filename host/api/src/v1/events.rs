@@ -222,9 +222,8 @@ impl Live {
             tokio::pin!(recorded);
             recorded.as_mut().enable();
             let (tenant, wanted) = (self.access.tenant.id, &self.wanted);
-            let is_wanted = |fact: &Fact| fact.about.tenant == tenant && wanted.has(fact);
             let Found { lost_until, events, more, .. } =
-                api.services.telemetry.events.read(&mut self.cursor, is_wanted);
+                api.services.telemetry.events.read_of(tenant, &mut self.cursor, |fact| wanted.has(fact));
             self.pending.extend(events);
             if let Some(id) = lost_until {
                 return gap(id, api.services.clock.now());

@@ -1,14 +1,16 @@
 //! Observers: calls the tenants' `observe` plugins with events.
 //!
 //! Invariants: neither a delivery nor the recording of an event waits for an observer; an observer gets each event at most once; the events
-//! that wait for observers are bounded, in sum and for each group, and further ones are dropped and counted. Observers are called on threads
+//! that wait for observers are bounded, in sum, by tenant and for each group, and further ones are dropped and counted. Observers are called on threads
 //! of their own, one call at a time for each group, so a slow observer delays the others by one call at most and never delays a delivery.
 //! Events that were not shown when the server stops are lost.
 //!
 //! An observer can request jobs, in the group that its binding names. Another loop takes them and makes them. The channel between the two
 //! holds the jobs of at most [`ASKED`] calls; jobs beyond that are not made, and the group's report says so.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod pending_events;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::pending_events::PendingEvents;
 use crate::by_group::ByGroup;
 use crate::services::Services;
 use carillon_catalog::Group;
@@ -27,14 +30,8 @@ use carillon_policy::{
 };
 use carillon_telemetry::{Cursor, Event, Fact, Found, ObserverOutcome};
 
-/// Largest number of events in one call.
-const BATCH: usize = 100;
-
 /// Time for which events are gathered before a call.
 const LINGER: Duration = Duration::from_millis(200);
-
-/// Divides the waiting events: one group may have at most 1/`GROUP_SHARE` of them.
-const GROUP_SHARE: usize = 4;
 
 /// Largest number of an observer's log lines that are kept.
 const LOG_LINES: usize = 20;
@@ -105,40 +102,6 @@ fn jobs_group_of(group: &Group) -> Option<&str> {
     group.effective.as_ref().ok()?.observe.as_ref()?.jobs.as_deref()
 }
 
-/// Events that wait for observers, by group.
-struct PendingEvents {
-    queues: HashMap<GroupId, VecDeque<Event>>,
-    len: usize,
-    capacity: usize,
-    /// Groups whose observer is being called.
-    busy: HashSet<GroupId>,
-}
-
-impl PendingEvents {
-    /// Adds an event; returns false if there is no room.
-    fn push(&mut self, event: Event) -> bool {
-        let queue = self.queues.entry(event.fact.about.group).or_default();
-        if self.len >= self.capacity || queue.len() >= (self.capacity / GROUP_SHARE).max(1) {
-            return false;
-        }
-        queue.push_back(event);
-        self.len += 1;
-        true
-    }
-
-    /// Takes a batch from each group whose observer is not being called.
-    fn batches(&mut self) -> Vec<(GroupId, Vec<Event>)> {
-        let Self { queues, len, busy, .. } = self;
-        queues.retain(|_, queue| !queue.is_empty());
-        let free = queues.iter_mut().filter(|(group, _)| !busy.contains(group));
-        let batches: Vec<_> =
-            free.map(|(group, queue)| (*group, queue.drain(..queue.len().min(BATCH)).collect::<Vec<_>>())).collect();
-        *len -= batches.iter().map(|(_, batch)| batch.len()).sum::<usize>();
-        busy.extend(batches.iter().map(|(group, _)| *group));
-        batches
-    }
-}
-
 impl ObserverRunner {
     /// Creates a runner that shows the events from now on, and lets at most `capacity` of them wait.
     #[must_use]
@@ -176,8 +139,7 @@ impl ObserverRunner {
     /// Shows events to observers, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let (mut cursor, mut calls) = (self.start, JoinSet::new());
-        let mut waiting =
-            PendingEvents { queues: HashMap::new(), len: 0, capacity: self.capacity, busy: HashSet::new() };
+        let mut waiting = PendingEvents::new(self.capacity);
         let mut look_at = None;
         loop {
             let recorded = self.services.telemetry.events.recorded().notified();
@@ -192,7 +154,7 @@ impl ObserverRunner {
                     look_at = None;
                     self.read_events(&mut cursor, &mut waiting);
                 }
-                Some(Ok(group)) = calls.join_next() => drop(waiting.busy.remove(&group)),
+                Some(Ok(group)) = calls.join_next() => waiting.called(group),
                 () = stop.cancelled() => return,
             }
             for (group, batch) in waiting.batches() {
@@ -215,8 +177,7 @@ impl ObserverRunner {
                 self.count(None, ObserverOutcome::Dropped, lost);
             }
             for event in events {
-                let group = event.fact.about.group;
-                if !waiting.push(event) {
+                if let Some(group) = waiting.push(event) {
                     self.count(Some(group), ObserverOutcome::Dropped, 1);
                 }
             }

@@ -17,6 +17,7 @@ mod concurrency;
 mod original_due_times;
 mod pauses;
 mod retry_slots;
+mod tenant_table;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,11 +31,12 @@ use self::original_due_times::OriginalDueTimes;
 pub use self::pauses::Asks;
 use self::pauses::Pauses;
 use self::retry_slots::{Refusal, Turn};
+use crate::delivery::send::Requester;
 use crate::delivery::settle::Postponement;
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
-use carillon_core::job::{GroupId, Job};
+use carillon_core::job::Job;
 
 /// How long state that no job asks for is kept, if its pause is over.
 const IDLE_RETENTION: Duration = Duration::from_secs(900);
@@ -136,6 +138,10 @@ impl Destination {
     }
 }
 
+fn owner_of(job: &Job) -> Requester {
+    Requester { tenant: job.tenant, group: job.group }
+}
+
 impl Receivers {
     /// Creates the state from the `[delivery]` settings.
     #[must_use]
@@ -153,8 +159,8 @@ impl Receivers {
         self.check(job, to, most, now).map_err(|(reason, refusal)| {
             let until = match reason {
                 RefusalReason::BreakerOpen => self.breakers.reserve(job.tenant, &to.origin, reason.turn(job), refusal),
-                RefusalReason::Paused => self.pauses.reserve(job.group, to.url.as_ref(), job.id, refusal),
-                RefusalReason::AtCapacity => self.limits.reserve(job.group, &to.origin, refusal),
+                RefusalReason::Paused => self.pauses.reserve(owner_of(job), to.url.as_ref(), job.id, refusal),
+                RefusalReason::AtCapacity => self.limits.reserve(owner_of(job), &to.origin, refusal),
             };
             Postponed { why: reason, until }
         })
@@ -165,9 +171,9 @@ impl Receivers {
         self.check(job, to, most, now).ok()
     }
 
-    /// Begins a pause, because a receiver has responded to an attempt of the group with `Retry-After`. Returns the end of a new pause.
-    pub fn pause(&self, group: GroupId, request: PauseRequest<'_>, now: UnixMs) -> Option<UnixMs> {
-        self.pauses.begin(group, request.url, request.time, now)
+    /// Begins a pause, because a receiver has responded to an attempt of the owner's with `Retry-After`. Returns the end of a new pause.
+    pub fn pause(&self, owner: Requester, request: PauseRequest<'_>, now: UnixMs) -> Option<UnixMs> {
+        self.pauses.begin(owner, request.url, request.time, now)
     }
 
     fn check(
@@ -179,9 +185,9 @@ impl Receivers {
     ) -> Result<Pass, (RefusalReason, Refusal)> {
         let refused = |reason: RefusalReason| move |refusal| (reason, refusal);
         // Rights that can be returned without a trace are taken first; a circuit breaker's probe cannot be returned.
-        let slot = most.map(|most| self.limits.enter(job.group, &to.origin, most, now)).transpose();
+        let slot = most.map(|most| self.limits.enter(owner_of(job), &to.origin, most, now)).transpose();
         let slot = slot.map_err(refused(RefusalReason::AtCapacity))?;
-        let pause = self.pauses.enter(job.group, to.url.as_ref(), job.id, now);
+        let pause = self.pauses.enter(owner_of(job), to.url.as_ref(), job.id, now);
         let pause = pause.map_err(refused(RefusalReason::Paused))?;
         let breaker = self.breakers.enter(job.tenant, &to.origin, RefusalReason::BreakerOpen.turn(job), now);
         let breaker = breaker.map_err(refused(RefusalReason::BreakerOpen))?;
@@ -303,7 +309,7 @@ mod tests {
     fn pause_of_a_url_is_told_apart_from_a_receiver_that_does_not_answer() {
         let (receivers, now) = (receivers(), UnixMs(0));
         let request = PauseRequest { url: &HERE.parse().unwrap(), time: Duration::from_secs(7) };
-        assert_eq!(receivers.pause(GroupId(1), request, now), Some(UnixMs(7_000)));
+        assert_eq!(receivers.pause(owner_of(&job(0, None)), request, now), Some(UnixMs(7_000)));
         let refused = receivers.enter(&job(0, None), &here(), None, now).err().unwrap();
         assert_eq!(refused, Postponed { why: RefusalReason::Paused, until: UnixMs(7_000) });
         assert_ne!(refused.why.message(HERE), RefusalReason::BreakerOpen.message(HERE));

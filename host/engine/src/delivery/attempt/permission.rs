@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{AttemptExecutor, AttemptRecorder};
 use crate::delivery::receiver::{Asks, BreakerChange, Destination, Health, Pass, PauseRequest, Postponed, Reported};
-use crate::delivery::send::Outgoing;
+use crate::delivery::send::{Outgoing, Requester};
 use crate::delivery::settle::{self, Postponement};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -120,7 +120,8 @@ impl AttemptExecutor {
         let answered = redirected.map_or_else(|| to.url.clone(), |url| Url::parse(url).ok());
         let request = answered.as_ref().zip(asked).map(|(url, time)| PauseRequest { url, time });
         let at = self.services.clock.now();
-        if let Some((request, until)) = request.and_then(|it| Some((it, self.receivers.pause(group.id, it, at)?))) {
+        let owner = Requester { tenant: group.tenant.id, group: group.id };
+        if let Some((request, until)) = request.and_then(|it| Some((it, self.receivers.pause(owner, it, at)?))) {
             let origin = request.url.origin().ascii_serialization();
             tracing::info!(tenant = group.tenant.name, group = group.name, origin, %until, "receiver requested a pause");
             self.services.telemetry.record(Fact::receiver_pause(

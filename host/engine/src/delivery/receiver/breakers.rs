@@ -3,16 +3,16 @@
 //! A receiver that does not respond would cost each of its jobs an attempt, and the node a permit for the length of a timeout. While its
 //! circuit breaker is open, its jobs are postponed. See [`super::circuit_breaker`] for the states.
 //!
-//! Receivers without failures take no memory, and [`MOST`] bounds the others: further receivers go without a circuit breaker. A circuit
-//! breaker that no job has asked for during [`IDLE_RETENTION`] is forgotten.
+//! Receivers without failures take no memory, and [`MOST`] bounds the others: then the tenant that has the most circuit breakers loses those that
+//! no job has asked for the longest. A circuit breaker that no job has asked for during [`IDLE_RETENTION`] is forgotten.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::IDLE_RETENTION;
 use super::circuit_breaker::{BreakerChange, CircuitBreaker, Entry, Health, PassKind, Rules};
 use super::retry_slots::{LEAST, Refusal, Turn};
+use super::tenant_table::{OfTenant, TenantTable};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
@@ -33,9 +33,8 @@ pub(super) struct Breakers {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
-    known: HashMap<Key, ReceiverBreaker>,
+    known: TenantTable<Key, ReceiverBreaker>,
     /// Number of circuit breakers that are open or half-open.
     open: u32,
     swept_at: Option<UnixMs>,
@@ -45,6 +44,18 @@ struct Inner {
 struct Key {
     tenant: TenantId,
     origin: String,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { known: TenantTable::new(MOST), open: 0, swept_at: None }
+    }
+}
+
+impl OfTenant for Key {
+    fn tenant(&self) -> TenantId {
+        self.tenant
+    }
 }
 
 #[derive(Default)]
@@ -124,16 +135,16 @@ impl Breakers {
     fn report(&self, key: Key, kind: PassKind, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let rules = self.rules?;
         let mut inner = self.lock();
-        if !inner.known.contains_key(&key) {
+        if !inner.known.contains(&key) {
             if matches!(health, Health::Answered | Health::Unknown) {
                 return None;
             }
             inner.sweep(&rules, now);
-            if inner.known.len() >= MOST {
-                return None;
+            if inner.known.is_full() {
+                inner.make_room();
             }
         }
-        let known = inner.known.entry(key.clone()).or_default();
+        let known = inner.known.entry(key.clone(), ReceiverBreaker::default);
         known.asked_at = known.asked_at.max(now);
         let change = known.breaker.report(&rules, kind, health, now);
         if known.breaker.is_blank() {
@@ -141,7 +152,7 @@ impl Breakers {
         }
         match change {
             Some(BreakerChange::Opened(_)) => inner.open += 1,
-            Some(BreakerChange::Closed) => inner.open -= 1,
+            Some(BreakerChange::Closed) => inner.open = inner.open.saturating_sub(1),
             None => {}
         }
         change
@@ -153,6 +164,13 @@ impl Breakers {
 }
 
 impl Inner {
+    /// Forgets circuit breakers of the tenant that has the most. The next attempt at such a receiver is made, and fails.
+    fn make_room(&mut self) {
+        let forgotten = self.known.make_room(|known| Some(known.asked_at));
+        let open = forgotten.iter().filter(|known| known.breaker.is_open()).count();
+        self.open = self.open.saturating_sub(u32::try_from(open).unwrap_or(u32::MAX));
+    }
+
     /// Removes old circuit breakers once in each [`SWEEP`]. Times in the future are of a clock that was set back.
     fn sweep(&mut self, rules: &Rules, now: UnixMs) {
         if self.swept_at.is_some_and(|at| now.since(at) < SWEEP && at <= now) {
@@ -160,7 +178,7 @@ impl Inner {
         }
         self.swept_at = Some(now);
         let fresh = |at: UnixMs| now.since(at) < IDLE_RETENTION;
-        self.known.retain(|_, known| {
+        self.known.retain(|known| {
             known.asked_at = known.asked_at.min(now);
             known.breaker.is_needed(rules, now) || fresh(known.asked_at)
         });
@@ -238,14 +256,24 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_is_old_makes_room() {
+    fn memory_is_bounded_and_the_tenant_with_the_most_loses_its_oldest() {
         let breakers = breakers(1);
-        for n in 0..MOST + 10 {
-            fail(&breakers, TENANT, &format!("http://{n}"), 0);
+        let key = |tenant, n: usize| Key { tenant, origin: format!("http://{n}") };
+        let beside = TenantId(2);
+        fail(&breakers, beside, "http://0", 0);
+        let end = i64::try_from(MOST).unwrap() + 10;
+        for n in 0..end {
+            fail(&breakers, TENANT, &format!("http://{n}"), n);
+            let inner = breakers.lock();
+            assert_eq!(inner.open as usize, inner.known.len(), "{n}");
         }
-        assert_eq!(breakers.lock().known.len(), MOST);
-        assert!(breakers.enter(TENANT, &format!("http://{MOST}"), Turn::New, UnixMs(0)).is_ok(), "it has no breaker");
-        let later = i64::try_from(IDLE_RETENTION.as_millis()).unwrap();
+        let inner = breakers.lock();
+        assert!(inner.known.len() <= MOST);
+        assert!(!inner.known.contains(&key(TENANT, 0)), "the oldest is forgotten");
+        assert!(inner.known.contains(&key(TENANT, MOST)), "the newest is not");
+        assert!(inner.known.contains(&key(beside, 0)), "nor is another tenant's");
+        drop(inner);
+        let later = i64::try_from(IDLE_RETENTION.as_millis()).unwrap() + end;
         assert!(fail(&breakers, TENANT, "http://new", later).is_some());
         assert_eq!(breakers.lock().known.len(), 1);
         fail(&breakers, TENANT, &"x".repeat(ORIGIN_LEN + 1), later);

@@ -7,15 +7,17 @@
 //! Like all of this module's state it is this node's own memory. Taken receiver slots are never forgotten; a waiting job may be, and then is
 //! only overtaken.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::retry_slots::{LEAST, Refusal, RetrySlots};
+use super::tenant_table::{OfTenant, TenantTable};
+use crate::delivery::send::Requester;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::GroupId;
+use carillon_core::job::TenantId;
 
-/// Largest number of receivers, of all groups, that are kept without a taken slot.
+/// Largest number of receivers, of all groups, that are kept without a taken slot. Beyond it, the tenant that has the most loses those where
+/// nothing happened the longest.
 const MOST: usize = 10_000;
 
 /// Estimated duration of an attempt until one has ended.
@@ -28,13 +30,24 @@ const SLOWEST: Duration = Duration::from_secs(60);
 const SMOOTHING: u32 = 8;
 
 /// Slots of all receivers.
-#[derive(Default)]
-pub(super) struct ReceiverLimits(Mutex<HashMap<Key, State>>);
+pub(super) struct ReceiverLimits(Mutex<TenantTable<Key, State>>);
+
+impl Default for ReceiverLimits {
+    fn default() -> Self {
+        Self(Mutex::new(TenantTable::new(MOST)))
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    group: GroupId,
+    owner: Requester,
     origin: String,
+}
+
+impl OfTenant for Key {
+    fn tenant(&self) -> TenantId {
+        self.owner.tenant
+    }
 }
 
 struct State {
@@ -61,17 +74,20 @@ impl ReceiverLimits {
     /// Returns [`Refusal`] if all are taken.
     pub(super) fn enter(
         self: &Arc<Self>,
-        group: GroupId,
+        owner: Requester,
         origin: &str,
         most: u32,
         now: UnixMs,
     ) -> Result<ReceiverSlot, Refusal> {
-        let key = Key { group, origin: origin.to_owned() };
+        let key = Key { owner, origin: origin.to_owned() };
         let mut known = self.lock();
-        if known.len() >= MOST && !known.contains_key(&key) {
-            forget(&mut known, now);
+        if known.is_full() && !known.contains(&key) {
+            known.retain(|state| state.taken > 0 || !state.retry_slots.is_over(now));
+            if known.is_full() {
+                known.make_room(|state| (state.taken == 0).then_some(state.moved_at));
+            }
         }
-        let state = known.entry(key.clone()).or_default();
+        let state = known.entry(key.clone(), State::default);
         if state.taken >= most {
             let pace = (state.mean / most.max(1)).max(now.since(state.moved_at));
             let spacing = (pace / 2).clamp(LEAST, SLOWEST);
@@ -83,21 +99,14 @@ impl ReceiverLimits {
     }
 
     /// Reserves the retry slot of a refused job.
-    pub(super) fn reserve(&self, group: GroupId, origin: &str, refusal: Refusal) -> UnixMs {
-        let key = Key { group, origin: origin.to_owned() };
+    pub(super) fn reserve(&self, owner: Requester, origin: &str, refusal: Refusal) -> UnixMs {
+        let key = Key { owner, origin: origin.to_owned() };
         // All slots may have become free since the refusal.
         self.lock().get_mut(&key).map_or(refusal.retry_at, |state| state.retry_slots.reserve(refusal))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, State>> {
+    fn lock(&self) -> MutexGuard<'_, TenantTable<Key, State>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn forget(known: &mut HashMap<Key, State>, now: UnixMs) {
-    known.retain(|_, state| state.taken > 0 || !state.retry_slots.is_over(now));
-    if known.len() >= MOST {
-        known.retain(|_, state| state.taken > 0);
     }
 }
 
@@ -134,8 +143,13 @@ impl Drop for ReceiverSlot {
 mod tests {
     use super::super::retry_slots::LONGEST;
     use super::*;
+    use carillon_core::job::GroupId;
 
-    const GROUP: GroupId = GroupId(1);
+    const GROUP: Requester = of(1, 1);
+
+    const fn of(tenant: i64, group: i64) -> Requester {
+        Requester { tenant: TenantId(tenant), group: GroupId(group) }
+    }
     const HERE: &str = "http://a";
 
     /// Takes a slot, or reserves a retry slot.
@@ -155,7 +169,7 @@ mod tests {
         assert!(enter(&limits, 2, 0).is_err());
         assert!(enter(&limits, 3, 0).is_ok(), "the limit is the group's present one");
         assert!(limits.enter(GROUP, "http://b", 2, UnixMs(0)).is_ok());
-        assert!(limits.enter(GroupId(2), HERE, 2, UnixMs(0)).is_ok());
+        assert!(limits.enter(of(1, 2), HERE, 2, UnixMs(0)).is_ok());
         drop(slots);
         assert!(enter(&limits, 1, 0).is_ok());
     }
@@ -229,16 +243,24 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_taken_slots_are_never_forgotten() {
         let limits = Arc::new(ReceiverLimits::default());
-        let slots = (0..MOST).map(|n| enter_at(&limits, &n.to_string(), 1, 0).ok().unwrap());
+        let beside = of(2, 2);
+        drop({
+            let slot = limits.enter(beside, HERE, 1, UnixMs(0)).ok().unwrap();
+            let refusal = limits.enter(beside, HERE, 1, UnixMs(0)).err().unwrap();
+            limits.reserve(beside, HERE, refusal);
+            slot
+        });
+        let slots = (0..MOST - 1).map(|n| enter_at(&limits, &n.to_string(), 1, 0).ok().unwrap());
         let mut slots: Vec<_> = slots.collect();
-        for n in 0..MOST {
+        for n in 0..MOST - 1 {
             assert!(enter_at(&limits, &n.to_string(), 1, 0).is_err(), "a job waits for each of them");
         }
-        let kept = slots.split_off(MOST - 1);
+        let kept = slots.split_off(MOST - 2);
         drop(slots);
         assert_eq!(limits.lock().len(), MOST);
         assert!(enter(&limits, 1, 0).is_ok());
-        assert_eq!(limits.lock().len(), 1, "{}", kept.len());
-        assert!(enter_at(&limits, &(MOST - 1).to_string(), 1, 0).is_err());
+        assert!(limits.lock().len() < MOST, "those of the tenant that has the most are forgotten");
+        assert_eq!(limits.lock().count_of(beside.tenant), 1, "and not those of another one");
+        assert!(enter_at(&limits, &(MOST - 2).to_string(), 1, 0).is_err(), "{}", kept.len());
     }
 }

@@ -5,7 +5,7 @@
 //! admitted in the order in which they came ([`Queue`]). A job that was admitted and refused by its receiver goes behind the others, so none
 //! is first again and again.
 //!
-//! URLs without a pause take no memory, and [`MAX_PAUSES`] bounds the others: pauses of further URLs are ignored.
+//! URLs without a pause take no memory, and [`MAX_PAUSES`] bounds the others: then the tenant that has the most pauses loses those that end first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +14,11 @@ use std::time::Duration;
 use url::{Position, Url};
 
 use super::retry_slots::{LONGEST, Refusal, RetrySlots};
+use super::tenant_table::{OfTenant, TenantTable};
+use crate::delivery::send::Requester;
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, JobId};
+use carillon_core::job::{JobId, TenantId};
 
 /// Largest number of known pauses.
 const MAX_PAUSES: usize = 10_000;
@@ -43,13 +45,19 @@ const IDLE_RETENTION: Duration = Duration::from_secs(60);
 pub(super) struct Pauses {
     /// Longest pause; `None` if pauses are disabled.
     longest: Option<Duration>,
-    known: Mutex<HashMap<Key, Pause>>,
+    known: Mutex<TenantTable<Key, Pause>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    group: GroupId,
+    owner: Requester,
     url: String,
+}
+
+impl OfTenant for Key {
+    fn tenant(&self) -> TenantId {
+        self.owner.tenant
+    }
 }
 
 struct Pause {
@@ -85,13 +93,13 @@ impl Pauses {
     /// Creates the pauses from the `[delivery]` settings.
     pub(super) fn new(delivery: &Delivery) -> Self {
         let longest = (delivery.breaker_failures > 0).then_some(delivery.breaker_longest_pause.get());
-        Self { longest, known: Mutex::default() }
+        Self { longest, known: Mutex::new(TenantTable::new(MAX_PAUSES)) }
     }
 
     /// Creates pauses with this longest pause.
     #[cfg(test)]
     pub(super) fn with(longest: Duration) -> Self {
-        Self { longest: Some(longest), known: Mutex::default() }
+        Self { longest: Some(longest), known: Mutex::new(TenantTable::new(MAX_PAUSES)) }
     }
 
     /// Requests an attempt of a group's job for `url` now.
@@ -100,7 +108,7 @@ impl Pauses {
     /// Returns [`Refusal`] if the URL has a pause.
     pub(super) fn enter(
         self: &Arc<Self>,
-        group: GroupId,
+        owner: Requester,
         url: Option<&Url>,
         job: JobId,
         now: UnixMs,
@@ -109,7 +117,7 @@ impl Pauses {
         let Some(longest) = self.longest else { return Ok(pass) };
         let mut known = self.lock();
         // Usually there is no pause at all.
-        let Some(key) = url.filter(|_| !known.is_empty()).and_then(|url| Key::new(group, url)) else { return Ok(pass) };
+        let Some(key) = url.filter(|_| !known.is_empty()).and_then(|url| Key::new(owner, url)) else { return Ok(pass) };
         let Some(pause) = known.get_mut(&key) else { return Ok(pass) };
         // The pause exceeds this bound only if the clock has been set back.
         pause.until = pause.until.min(now.plus(longest));
@@ -129,9 +137,9 @@ impl Pauses {
     }
 
     /// Reserves the retry slot of a refused job, and records its position among those that wait.
-    pub(super) fn reserve(&self, group: GroupId, url: Option<&Url>, job: JobId, refusal: Refusal) -> UnixMs {
+    pub(super) fn reserve(&self, owner: Requester, url: Option<&Url>, job: JobId, refusal: Refusal) -> UnixMs {
         let mut known = self.lock();
-        let pause = url.and_then(|url| Key::new(group, url)).and_then(|key| known.get_mut(&key));
+        let pause = url.and_then(|url| Key::new(owner, url)).and_then(|key| known.get_mut(&key));
         // The pause may have ended since the refusal.
         let Some(pause) = pause else { return refusal.retry_at };
         let back_at = pause.retry_slots.reserve(refusal);
@@ -140,9 +148,9 @@ impl Pauses {
     }
 
     /// Begins a pause of `time` for the group's jobs for `url`, as the receiver asked. Returns the end of a new pause.
-    pub(super) fn begin(&self, group: GroupId, url: &Url, time: Duration, now: UnixMs) -> Option<UnixMs> {
+    pub(super) fn begin(&self, owner: Requester, url: &Url, time: Duration, now: UnixMs) -> Option<UnixMs> {
         let longest = self.longest.filter(|_| !time.is_zero())?;
-        let key = Key::new(group, url)?;
+        let key = Key::new(owner, url)?;
         let until = now.plus(time.min(longest));
         let mut known = self.lock();
         if let Some(pause) = known.get_mut(&key) {
@@ -150,29 +158,27 @@ impl Pauses {
             pause.until = pause.until.max(until).min(now.plus(longest));
             return None;
         }
-        if known.len() >= MAX_PAUSES {
-            known.retain(|_, pause| pause.is_needed(now, longest));
+        if known.is_full() {
+            known.retain(|pause| pause.is_needed(now, longest));
         }
-        if known.len() >= MAX_PAUSES {
-            return None;
+        if known.is_full() {
+            known.make_room(|pause| Some(pause.until));
         }
-        known.insert(
-            key,
-            Pause { until, is_probed: false, retry_slots: RetrySlots::default(), queue: Queue::default() },
-        );
+        let (retry_slots, queue) = (RetrySlots::default(), Queue::default());
+        known.entry(key, || Pause { until, is_probed: false, retry_slots, queue });
         Some(until)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pause>> {
+    fn lock(&self) -> MutexGuard<'_, TenantTable<Key, Pause>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Key {
     /// Builds the key from scheme, host, port and path; `None` if they are too long.
-    fn new(group: GroupId, url: &Url) -> Option<Self> {
+    fn new(owner: Requester, url: &Url) -> Option<Self> {
         let [scheme, rest] = [&url[..Position::AfterScheme], &url[Position::BeforeHost..Position::AfterPath]];
-        (scheme.len() + rest.len() <= URL_LEN).then(|| Self { group, url: format!("{scheme}://{rest}") })
+        (scheme.len() + rest.len() <= URL_LEN).then(|| Self { owner, url: format!("{scheme}://{rest}") })
     }
 }
 
@@ -263,8 +269,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use carillon_core::job::GroupId;
 
-    const GROUP: GroupId = GroupId(1);
+    const GROUP: Requester = of(1, 1);
+
+    const fn of(tenant: i64, group: i64) -> Requester {
+        Requester { tenant: TenantId(tenant), group: GroupId(group) }
+    }
     const LONGEST: Duration = Duration::from_secs(300);
     const HERE: &str = "http://a/x";
     const PAUSE: Duration = Duration::from_secs(2);
@@ -303,7 +314,7 @@ mod tests {
         for other in ["http://a/y", "http://a/x/", "https://a/x", "http://a:81/x", "http://b/x"] {
             assert!(enter_at(&pauses, other, 0, 1).is_ok(), "{other}");
         }
-        assert!(pauses.enter(GroupId(2), Some(&url("http://a/x")), job_id(1), UnixMs(0)).is_ok());
+        assert!(pauses.enter(of(1, 2), Some(&url("http://a/x")), job_id(1), UnixMs(0)).is_ok());
         assert!(pauses.enter(GROUP, None, job_id(1), UnixMs(0)).is_ok(), "without a URL");
     }
 
@@ -372,10 +383,19 @@ mod tests {
         let enter = |now| enter_at(&pauses, "http://a/", now, 1).err().unwrap();
         assert_eq!(enter(0), UnixMs(0).plus(LONGEST));
         assert!(enter(-1_000_000) <= UnixMs(-1_000_000).plus(LONGEST * 2));
+        pauses.begin(of(2, 2), &url("http://b/"), Duration::from_secs(1), UnixMs(0));
         for n in 0..MAX_PAUSES + 10 {
             pauses.begin(GROUP, &url(&format!("http://a/{n}")), Duration::from_secs(1), UnixMs(0));
         }
-        assert_eq!(pauses.lock().len(), MAX_PAUSES);
+        assert!(pauses.lock().len() <= MAX_PAUSES);
+        assert!(
+            pauses.enter(of(2, 2), Some(&url("http://b/")), job_id(1), UnixMs(0)).is_err(),
+            "it has less than others"
+        );
+        assert!(enter_at(&pauses, &format!("http://a/{MAX_PAUSES}"), 0, 1).is_err(), "the newest is kept");
+        for n in (0..).take_while(|_| !pauses.lock().is_full()) {
+            pauses.begin(GROUP, &url(&format!("http://a/more/{n}")), Duration::from_secs(1), UnixMs(0));
+        }
         let later = UnixMs(0).plus(LONGEST).plus(IDLE_RETENTION * 2);
         assert!(pauses.begin(GROUP, &url("http://a/new"), Duration::from_secs(1), later).is_some());
         assert_eq!(pauses.lock().len(), 1);

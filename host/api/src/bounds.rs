@@ -59,6 +59,14 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "quota", "Quota exceeded", exceeded.to_string()).of_quota(exceeded)
     }
 
+    /// 503: a read took too long, or its tenant reads too much at once.
+    #[must_use]
+    pub(super) fn slow_read() -> Self {
+        let detail = "the read took longer than 2 s, or waited that long for other reads of the tenant (`store.reads`): select fewer jobs, by \
+                      state, name or time, or try again";
+        Self::unavailable(detail).of_bound("store.reads")
+    }
+
     /// 413: the body is larger than its bound.
     #[must_use]
     pub(super) fn large_body(bytes: usize, limit: BodyLimit) -> Self {

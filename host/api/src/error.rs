@@ -329,6 +329,7 @@ impl From<StoreError> for Problem {
                 tracing::error!(error = text, "request failed: the disk of the store is full");
                 Self::storage_full()
             }
+            StoreError::ReadTimeout => Self::slow_read(),
             StoreError::Unreadable(id) => Self::unreadable_job(id),
             StoreError::Corrupt(text) => {
                 tracing::error!(error = text, "request failed: the store is inconsistent");

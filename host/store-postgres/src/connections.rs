@@ -21,12 +21,10 @@ use tokio::time::{sleep, timeout};
 use super::error::Failure;
 use super::hosts::Hosts;
 use carillon_store::StoreError;
+use carillon_store::read_turns::READ_PLACES;
 
 /// Largest number of a node's connections for work that must not wait: accepting, claiming, extending and settling.
 const CONNECTIONS: u32 = 16;
-
-/// Largest number of a node's connections for lists, counts and single jobs that people read: a list may read all rows.
-const VIEWER_CONNECTIONS: u32 = 8;
 
 /// Longest time of one try to acquire a connection, and of a connection's test.
 ///
@@ -63,9 +61,11 @@ impl Connections {
         Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, look, looking: Mutex::new(()) }
     }
 
-    /// Makes further connections for viewers with the same settings: their number takes none of this pool.
-    pub(super) fn for_viewers(&self) -> Self {
-        let options = self.pool.options().clone().max_connections(VIEWER_CONNECTIONS);
+    /// Makes further connections for viewers: their number takes none of this pool.
+    ///
+    /// `options` say how a connection is prepared.
+    pub(super) fn for_viewers(&self, options: PgPoolOptions) -> Self {
+        let options = options.max_connections(READ_PLACES).acquire_timeout(self.look);
         let pool = options.connect_lazy_with(self.options());
         Self { pool, hosts: self.hosts.clone(), bound: self.bound, look: self.look, looking: Mutex::new(()) }
     }
@@ -101,11 +101,6 @@ impl Connections {
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let silent = || StoreError::Unavailable("the database did not answer in time".to_owned());
         timeout(self.bound, work).await.unwrap_or_else(|_| Err(silent().into()))
-    }
-
-    /// Returns the longest time for acquiring a connection, and for work on it.
-    pub(super) fn bound(&self) -> Duration {
-        self.bound
     }
 
     /// Returns the options for a connection to the host that accepts writes for now.

@@ -12,11 +12,13 @@ pub(super) struct Failure {
     pub(super) again: bool,
     /// Whether a newer program has added to a table since a statement was prepared on this connection.
     pub(super) outdated: bool,
+    /// Whether the database stopped the statement, because its time was over.
+    pub(super) canceled: bool,
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self { error, again: false, outdated: false }
+        Self { error, again: false, outdated: false, canceled: false }
     }
 }
 
@@ -28,12 +30,13 @@ impl From<Failure> for StoreError {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        let (mut again, mut outdated) = (false, false);
+        let (mut again, mut outdated, mut canceled) = (false, false, false);
         let error = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 // The only unsupported feature that our statements can meet is "cached plan must not change result type".
                 outdated = code == FEATURE_NOT_SUPPORTED;
+                canceled = code == QUERY_CANCELED;
                 again = outdated || matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK);
                 of_code(&code, database.message())
             }
@@ -50,10 +53,10 @@ impl From<sqlx::Error> for Failure {
             sqlx::Error::Configuration(_) => StoreError::Corrupt(format!("the URL of the store: {error}")),
             _ => StoreError::Unavailable(error.to_string()),
         };
-        if !again {
+        if !again && !canceled {
             figures::count_failure(&error);
         }
-        Self { error, again, outdated }
+        Self { error, again, outdated, canceled }
     }
 }
 
@@ -62,6 +65,7 @@ const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK: &str = "40P01";
 const UNIQUE_VIOLATION: &str = "23505";
 const DISK_FULL: &str = "53100";
+const QUERY_CANCELED: &str = "57014";
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
 
 /// Returns the error for an SQLSTATE: its first two characters are its class.

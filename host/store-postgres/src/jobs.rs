@@ -171,9 +171,14 @@ impl Jobs for PostgresStore {
         self.viewers.bounded(lists::jobs(&mut viewing.db, &query)).await
     }
 
-    async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+    async fn jobs_to_change(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
         let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(lists::jobs_of_tenant(&mut db, &query)).await?)
+        Ok(self.database.connections.bounded(lists::jobs(&mut db, &query)).await?)
+    }
+
+    async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+        let mut viewing = self.viewers.take(query.filter.tenant).await?;
+        self.viewers.bounded(lists::jobs_of_tenant(&mut viewing.db, &query)).await
     }
 
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {

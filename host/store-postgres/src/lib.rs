@@ -70,6 +70,7 @@ pub use migration_mark::Stage;
 pub use open::PostgresOptions;
 
 use batch::Batcher;
+use carillon_store::read_turns::READ_TIME;
 use carillon_store::{StoreError, StoreHealth};
 use scan_watermarks::{Fronts, LateFront};
 use transaction::Database;
@@ -96,7 +97,7 @@ impl PostgresStore {
     /// one of a newer version, or if its server is too old.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let database = Arc::new(Database::new(open::open(&options).await?));
-        let viewers = Viewers::new(database.connections.for_viewers());
+        let viewers = Viewers::new(database.connections.for_viewers(open::session(&options, READ_TIME)));
         let inserts = Batcher::start(&database);
         let settlements = Batcher::start(&database);
         let (lost, overdue) = (LateFront::new(), LateFront::new());

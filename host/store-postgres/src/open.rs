@@ -92,14 +92,14 @@ pub(super) const FULL: &str =
 
 pub(super) const NORMAL: &str = "SET synchronous_commit = off";
 
-/// Connects, and migrates the schema.
-pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, StoreError> {
+/// Returns how connections are prepared whose statements take at most `bound`.
+pub(super) fn session(options: &PostgresOptions, bound: Duration) -> PgPoolOptions {
     let durability = match options.durability {
         Durability::Full => FULL,
         Durability::Normal => NORMAL,
     };
-    let bounds = bounds(options.bound);
-    let pool = PgPoolOptions::new().idle_timeout(IDLE).after_connect(move |connection, _| {
+    let bounds = bounds(bound.min(options.bound));
+    PgPoolOptions::new().idle_timeout(IDLE).after_connect(move |connection, _| {
         let bounds = bounds.clone();
         Box::pin(async move {
             if !hosts::is_writer(&mut *connection).await? {
@@ -110,7 +110,12 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, Store
             sqlx::raw_sql(durability).execute(connection).await?;
             Ok(())
         })
-    });
+    })
+}
+
+/// Connects, and migrates the schema.
+pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, StoreError> {
+    let pool = session(options, options.bound);
     // A separate connection: the lock of the migrations belongs to it, and is released with it.
     let (writer, mut connection) = options.hosts.writer(options.bound).await?;
     prepare(&mut connection).await?;

@@ -5,6 +5,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::readers::Readers;
 use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
@@ -118,31 +119,43 @@ impl Jobs for SqliteStore {
     }
 
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
-        Ok(reads::job(&self.readers, tenant, id).await?)
+        let mut db = self.readers.view(tenant).await?;
+        Readers::bounded(reads::job(&mut db, tenant, id)).await
     }
 
     async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError> {
-        Ok(reads::body(&self.readers, tenant, id).await?)
+        let mut db = self.readers.view(tenant).await?;
+        Readers::bounded(reads::body(&mut db, tenant, id)).await
     }
 
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        Ok(reads::jobs(&self.readers, &query).await?)
+        let mut db = self.readers.view(query.filter.tenant).await?;
+        Readers::bounded(reads::jobs(&mut db, &query)).await
+    }
+
+    async fn jobs_to_change(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+        let mut db = self.readers.take().await?;
+        Ok(reads::jobs(&mut db, &query).await?)
     }
 
     async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        Ok(reads::jobs_of_tenant(&self.readers, &query).await?)
+        let mut db = self.readers.view(query.filter.tenant).await?;
+        Readers::bounded(reads::jobs_of_tenant(&mut db, &query)).await
     }
 
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
-        Ok(reads::newest_of_names(&self.readers, &query).await?)
+        let mut db = self.readers.view(query.tenant).await?;
+        Readers::bounded(reads::newest_of_names(&mut db, &query)).await
     }
 
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
-        Ok(reads::count(&self.readers, &filter).await?)
+        let mut db = self.readers.view(filter.tenant).await?;
+        Readers::bounded(reads::count(&mut db, &filter)).await
     }
 
     async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError> {
-        Ok(reads::unfinished(&self.readers, tenant).await?)
+        let mut db = self.readers.view(tenant).await?;
+        Readers::bounded(reads::unfinished(&mut db, tenant)).await
     }
 
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
@@ -164,7 +177,8 @@ impl Jobs for SqliteStore {
         after: u32,
         limit: u32,
     ) -> Result<Vec<AttemptRecord>, StoreError> {
-        Ok(reads::attempts(&self.readers, tenant, id, after, limit).await?)
+        let mut db = self.readers.view(tenant).await?;
+        Readers::bounded(reads::attempts(&mut db, tenant, id, after, limit)).await
     }
 
     fn commit_stats(&self) -> CommitStats {
@@ -184,7 +198,8 @@ impl Jobs for SqliteStore {
     }
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
-        Ok(reads::stats(&self.readers, tenant, group, now).await?)
+        let mut db = self.readers.view(tenant).await?;
+        Readers::bounded(reads::stats(&mut db, tenant, group, now)).await
     }
 
     /// Also empties the write-ahead log.

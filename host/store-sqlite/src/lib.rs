@@ -73,7 +73,7 @@ impl SqliteStore {
     /// database of this program, or one of a newer version.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
-        let readers = Readers::new(opened.readers);
+        let readers = Readers::new(opened.system, opened.viewers);
         let log = Log::new(opened.path, readers.clone());
         let writer = Writer::start(opened.writer, log, opened.lock);
         Ok(Self { writer, health: StoreHealth::default(), readers, lookout: Mutex::default() })

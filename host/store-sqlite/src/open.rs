@@ -16,13 +16,14 @@ use sqlx::{ConnectOptions, Row as _};
 use super::error::Failure;
 use super::file;
 use super::migrations;
+use carillon_store::read_turns::READ_PLACES;
 use carillon_store::{Durability, StoreError};
 
 /// "Carl": the number that the first migration writes into the header of the file.
 const APPLICATION_ID: i64 = 0x4361_726c;
 
-/// Largest number of reading connections, one of which looks for waiting jobs.
-const READ_CONNECTIONS: u32 = 5;
+/// Largest number of reading connections for the server's own reads, one of which looks for waiting jobs.
+const SYSTEM_CONNECTIONS: u32 = 3;
 
 /// Longest time that a read waits for a free connection.
 const READ_WAIT: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ const WRITER_CACHE_KIB: u32 = 8 * 1024;
 /// Page cache of each reading connection, in KiB.
 ///
 /// Readers look for the earliest job of each group; rows that they read once are in the operating system's cache, too.
-const READER_CACHE_KIB: u32 = 4 * 1024;
+const READER_CACHE_KIB: u32 = 2 * 1024;
 
 /// Length of the write-ahead log, in pages of 4 KiB, at which it is copied into the database.
 const CHECKPOINT_PAGES: u32 = 4_000;
@@ -95,7 +96,10 @@ pub(super) struct Opened {
     pub(super) path: PathBuf,
     pub(super) lock: File,
     pub(super) writer: SqliteConnection,
-    pub(super) readers: SqlitePool,
+    /// Connections for the server's own reads.
+    pub(super) system: SqlitePool,
+    /// Connections for reads of clients.
+    pub(super) viewers: SqlitePool,
 }
 
 pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> {
@@ -111,14 +115,17 @@ pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> 
     file::make(&path)?;
     let options = &SqliteOptions { path: path.clone(), ..options.clone() };
     let writer = prepare(options).await.map_err(named)?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READ_CONNECTIONS)
-        .acquire_timeout(READ_WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_lazy_with(reading(options));
-    Ok(Opened { path, lock, writer, readers })
+    let readers = |connections| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(READ_WAIT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_lazy_with(reading(options))
+    };
+    let (system, viewers) = (readers(SYSTEM_CONNECTIONS), readers(READ_PLACES));
+    Ok(Opened { path, lock, writer, system, viewers })
 }
 
 /// Returns the options for a reading connection.

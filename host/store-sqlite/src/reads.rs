@@ -45,8 +45,8 @@ pub(super) async fn backlog(readers: &Readers, now: UnixMs) -> Result<Backlog, F
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = ?1 AND tenant = ?2";
 
-pub(super) async fn job(readers: &Readers, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
-    let row = job_statement(tenant, id).fetch_optional(&mut *readers.take().await?).await?;
+pub(super) async fn job(db: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
+    let row = job_statement(tenant, id).fetch_optional(&mut *db).await?;
     row.map(|row| decode::only_job(id, &row)).transpose()
 }
 
@@ -63,8 +63,8 @@ fn job_statement(tenant: TenantId, id: JobId) -> Statement<'static> {
 pub(super) const BODY: &str = "
     SELECT job_spec.body FROM job JOIN job_spec ON job_spec.job = job.id WHERE job.id = ?1 AND job.tenant = ?2";
 
-pub(super) async fn body(readers: &Readers, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
-    let row = sqlx::query(BODY).bind(rows::id(id)).bind(tenant.0).fetch_optional(&mut *readers.take().await?).await?;
+pub(super) async fn body(db: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(BODY).bind(rows::id(id)).bind(tenant.0).fetch_optional(&mut *db).await?;
     row.as_ref().map(|row| row.bytes("body")).transpose()
 }
 
@@ -170,19 +170,19 @@ fn wanted(filter: &JobFilter) -> Option<String> {
     (!paths.is_empty()).then(|| serde_json::Value::from(paths).to_string())
 }
 
-pub(super) async fn jobs(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    page(readers, query, jobs_sql(query.filter.among(), query.filter.name_filter())).await
+pub(super) async fn jobs(db: &mut SqliteConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    page(db, query, jobs_sql(query.filter.among(), query.filter.name_filter())).await
 }
 
-pub(super) async fn jobs_of_tenant(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    page(readers, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name_filter())).await
+pub(super) async fn jobs_of_tenant(db: &mut SqliteConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    page(db, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name_filter())).await
 }
 
-async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
+async fn page(db: &mut SqliteConnection, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
     let mut page = Page::new(query.before, query.limit);
     while let Some((before, limit)) = page.wanted() {
         let asked = bind(sql.clone(), &query.filter, before).bind(limit);
-        let found = asked.fetch_all(&mut *readers.take().await?).await?;
+        let found = asked.fetch_all(&mut *db).await?;
         let last = found.iter().filter_map(|row| row.job_id("id").ok()).min();
         page.add(found.len(), last.map(Some), found.iter().filter_map(decode::listed_job));
     }
@@ -191,9 +191,9 @@ async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<J
     Ok(jobs)
 }
 
-pub(super) async fn count(readers: &Readers, filter: &JobFilter) -> Result<u64, Failure> {
+pub(super) async fn count(db: &mut SqliteConnection, filter: &JobFilter) -> Result<u64, Failure> {
     let sql = count_sql(filter.among(), filter.name_filter());
-    bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?.number("jobs")
+    bind(sql, filter, None).fetch_one(&mut *db).await?.number("jobs")
 }
 
 /// Reads the entries of two states of each group in the index `job_state`.
@@ -202,8 +202,8 @@ pub(super) const UNFINISHED: &str = "
     WHERE groups.tenant = ?1 AND groups.kind = 'group' AND groups.deleted_at IS NULL
         AND job.state IN ('scheduled', 'running')";
 
-pub(super) async fn unfinished(readers: &Readers, tenant: TenantId) -> Result<u64, Failure> {
-    sqlx::query(UNFINISHED).bind(tenant.0).fetch_one(&mut *readers.take().await?).await?.number("jobs")
+pub(super) async fn unfinished(db: &mut SqliteConnection, tenant: TenantId) -> Result<u64, Failure> {
+    sqlx::query(UNFINISHED).bind(tenant.0).fetch_one(&mut *db).await?.number("jobs")
 }
 
 /// Length of the longest name.
@@ -218,14 +218,14 @@ pub(super) const NEWEST_OF_NAMES: &str = "
     WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)
     ORDER BY page.name";
 
-pub(super) async fn newest_of_names(readers: &Readers, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
+pub(super) async fn newest_of_names(db: &mut SqliteConnection, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
     // The upper bound sorts after every name with the prefix: no name is longer, and no character sorts after this one.
     let end = query.prefix.clone() + &"\u{10ffff}".repeat(LAST_CHARACTERS);
     let mut page = Page::new(query.after.clone(), query.limit);
     while let Some((after, limit)) = page.wanted() {
         let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
         let asked = asked.bind(after).bind(&query.prefix).bind(&end).bind(limit);
-        let found = asked.fetch_all(&mut *readers.take().await?).await?;
+        let found = asked.fetch_all(&mut *db).await?;
         let last = found.last().and_then(|row| row.try_get("name").ok());
         page.add(found.len(), last, found.iter().filter_map(decode::listed_job));
     }
@@ -237,7 +237,7 @@ pub(super) const ATTEMPTS: &str = "
     WHERE job.id = ?1 AND job.tenant = ?2 AND attempt.number > ?3 ORDER BY attempt.number LIMIT ?4";
 
 pub(super) async fn attempts(
-    readers: &Readers,
+    db: &mut SqliteConnection,
     tenant: TenantId,
     id: JobId,
     after: u32,
@@ -246,7 +246,7 @@ pub(super) async fn attempts(
     let mut page = Page::new(after, limit);
     while let Some((after, limit)) = page.wanted() {
         let query = sqlx::query(ATTEMPTS).bind(rows::id(id)).bind(tenant.0).bind(after).bind(limit);
-        let found = query.fetch_all(&mut *readers.take().await?).await?;
+        let found = query.fetch_all(&mut *db).await?;
         let number = |row: &SqliteRow| row.number("number").ok();
         let readable = found.iter().filter_map(|row| decode::listed_attempt(id, row));
         page.add(found.len(), found.last().and_then(number), readable);
@@ -263,7 +263,12 @@ pub(super) const STATS: &str = "
     WHERE state = 'scheduled' AND blocked = 0 AND run_at <= ?3
         AND EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
 
-pub(super) async fn stats(readers: &Readers, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
+pub(super) async fn stats(
+    db: &mut SqliteConnection,
+    tenant: TenantId,
+    group: GroupId,
+    now: UnixMs,
+) -> Result<Stats, Failure> {
     let query = sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0);
-    decode::stats(&query.fetch_all(&mut *readers.take().await?).await?)
+    decode::stats(&query.fetch_all(&mut *db).await?)
 }

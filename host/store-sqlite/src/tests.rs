@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
+use super::readers::Readers;
 use super::{SqliteOptions, SqliteStore, file, migrations, open};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
@@ -20,6 +21,7 @@ use carillon_core::job::{
 };
 use carillon_store::conformance;
 use carillon_store::conformance::{Backend, LEASE, NOW, TABLES_WITH_ROWS, World, a_plugin, an_attempt, claim_lost};
+use carillon_store::read_turns::READ_PLACES;
 use carillon_store::{
     ChangeOutcome, Durability, Entities, GroupBacklog, InsertOutcome, InsertResult, JobChange, JobFilter, Jobs as _,
     JobsQuery, Prune, SettleOutcome, Store, StoreError,
@@ -107,6 +109,49 @@ async fn leases_end_with_the_process_that_held_them() {
     assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
     let settled = Settlement::succeeded(&after, NOW, an_attempt(&after, Some(200)));
     assert_eq!(store.settle(vec![settled]).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
+}
+
+/// Never ends and returns no row on its way.
+const ENDLESS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+#[tokio::test]
+async fn read_whose_time_is_over_is_stopped_and_its_connection_is_used_again() {
+    let store = SqliteStore::open(empty().await.options()).await.unwrap();
+    let endless = async || {
+        let mut view = store.readers.view(TenantId(1)).await.unwrap();
+        let read = async { Ok(sqlx::query(ENDLESS).fetch_one(&mut *view).await?) };
+        Readers::bounded(read).await.map(drop)
+    };
+    // More than there are connections for one tenant, so that each is used again.
+    for _ in 0..2 {
+        let ended = join_all((0..3).map(|_| endless())).await;
+        assert_eq!(ended, vec![Err(StoreError::ReadTimeout); 3]);
+    }
+    for tenant in 0..READ_PLACES {
+        let mut view = store.readers.view(TenantId(i64::from(tenant))).await.unwrap();
+        let one: i64 = sqlx::query_scalar("SELECT 1").fetch_one(&mut *view).await.unwrap();
+        assert_eq!(one, 1);
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn own_reads_do_not_wait_for_reads_of_clients() {
+    let store = SqliteStore::open(empty().await.options()).await.unwrap();
+    let mut held = Vec::new();
+    for tenant in [1, 1, 1, 1, 2, 2, 3, 4] {
+        held.push(store.readers.view(TenantId(tenant)).await.unwrap());
+    }
+    assert_eq!(store.waiting().await, Ok(Vec::new()));
+    assert!(store.generation().await.is_ok() && store.backlog(NOW).await.is_ok() && store.ticked().await.is_ok());
+    assert_eq!(
+        store.job(TenantId(1), JobId(uuid::Uuid::nil())).await,
+        Err(StoreError::ReadTimeout),
+        "no place in time"
+    );
+    drop(held);
+    assert_eq!(store.job(TenantId(1), JobId(uuid::Uuid::nil())).await, Ok(None));
+    store.close().await;
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ pub enum StoreError {
     /// The database has no room left. Nothing was written; the same call succeeds when there is room.
     #[error("the disk of the store is full: {0}")]
     Full(String),
+    /// A read took longer than [`crate::read_turns::READ_TIME`], or waited that long for its turn. It was stopped; the database works.
+    #[error("the read took too long")]
+    ReadTimeout,
     /// The database holds a value that this program did not write.
     #[error("the store is inconsistent: {0}")]
     Corrupt(String),

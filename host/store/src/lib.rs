@@ -22,6 +22,7 @@ pub mod lane;
 pub mod live_groups;
 pub mod peers;
 pub mod queries;
+pub mod read_turns;
 pub mod transfer;
 pub mod unreadable;
 
@@ -52,10 +53,8 @@ pub const INSERT_LIMIT: usize = 10_000;
 
 /// Returns [`StoreError::Conflict`] if these are too many jobs for one insert.
 pub fn check_count(jobs: usize) -> Result<(), StoreError> {
-    if jobs > INSERT_LIMIT {
-        return Err(StoreError::Conflict(format!("{jobs} jobs are too many for one insert: {INSERT_LIMIT}")));
-    }
-    Ok(())
+    let error = || StoreError::Conflict(format!("{jobs} jobs are too many for one insert: {INSERT_LIMIT}"));
+    if jobs > INSERT_LIMIT { Err(error()) } else { Ok(()) }
 }
 
 /// Failures that a confirmed write survives.
@@ -301,8 +300,12 @@ pub trait Jobs: Send + Sync {
     /// Returns the payload of a tenant's job.
     async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError>;
 
-    /// Returns a page of jobs.
+    /// Returns a page of jobs. This and the reads of single jobs, lists and counts below are for clients: tenants take turns, and no read takes
+    /// longer than [`read_turns::READ_TIME`] ([`StoreError::ReadTimeout`]).
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
+
+    /// Returns the same page for the server's own work: outside of these turns, and in as much time as a transaction may take.
+    async fn jobs_to_change(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
 
     /// Returns a page of a tenant's jobs over all groups, ignoring the filter's group. The cost grows with the number of groups, not of jobs.
     async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;

@@ -101,7 +101,7 @@ impl BulkRunner {
     async fn page(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
         let now = self.services.clock.now();
         let query = JobsQuery { filter: bulk.filter(), before: bulk.doc.cursor.1, limit: PAGE };
-        let jobs = self.services.store.jobs(query).await?;
+        let jobs = self.services.store.jobs_to_change(query).await?;
         let Some(last) = jobs.last().map(|job| job.id) else {
             bulk.finish(now);
             return Ok(());

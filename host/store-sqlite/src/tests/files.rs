@@ -31,15 +31,15 @@ async fn each_connection_has_the_settings_of_its_durability() {
             for (name, expected) in writer {
                 assert_eq!(pragma(&mut opened.writer, name).await, expected, "{name} of the writer, {durability:?}");
             }
-            let mut reader = opened.readers.acquire().await.unwrap();
+            let mut reader = opened.system.acquire().await.unwrap();
             let reading =
-                [("journal_mode", "wal"), ("busy_timeout", "5000"), ("cache_size", "-4096"), ("temp_store", "2")];
+                [("journal_mode", "wal"), ("busy_timeout", "5000"), ("cache_size", "-2048"), ("temp_store", "2")];
             for (name, expected) in reading {
                 assert_eq!(pragma(&mut reader, name).await, expected, "{name} of a reader");
             }
             sqlx::query("DELETE FROM job").execute(&mut *reader).await.expect_err("it only reads");
             drop(reader);
-            opened.readers.close().await;
+            opened.system.close().await;
         }
     }
 }

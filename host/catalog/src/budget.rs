@@ -1,13 +1,14 @@
 //! Budget of the config checks of one request.
 //!
-//! A check of a config costs at most the values of its schema times the values of the config: schemas have no references. So the work is known
-//! before it begins, and a check that would exceed the budget is not begun.
+//! A check of a config costs about the values of its schema times the values of the config: schemas have no references. A check that would
+//! exceed the budget is not begun. One that takes longer than that, which some combinations of keywords can, is ended when the time is over.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use carillon_core::clock::Stopwatch;
+use carillon_policy::config_schema::{self, TimeIsOver};
 
 /// Bytes of text that count as one value: patterns read them all.
 const TEXT_PER_VALUE: usize = 64;
@@ -49,19 +50,26 @@ impl CheckBudget {
             ));
         }
         if self.time > time {
-            let most = carillon_core::duration::format(time);
-            return Err(format!("the checks of the request's configs take more than {most} (`limits.check_time`)"));
+            return Err(self.over());
         }
         self.steps = steps;
         Ok(())
     }
 
     /// Runs a check, and takes its time from the budget.
-    pub(super) fn timed<T>(&mut self, check: impl FnOnce() -> T) -> T {
+    ///
+    /// # Errors
+    /// Returns a sentence if the time was over before the check was at its end.
+    pub(super) fn timed<T>(&mut self, check: impl FnOnce() -> T) -> Result<T, String> {
         let watch = Stopwatch::start();
-        let done = check();
+        let done = config_schema::within(self.limits.time.saturating_sub(self.time), check);
         self.time += watch.elapsed();
-        done
+        done.map_err(|TimeIsOver| self.over())
+    }
+
+    fn over(&self) -> String {
+        let most = carillon_core::duration::format(self.limits.time);
+        format!("the checks of the request's configs take more than {most} (`limits.check_time`)")
     }
 }
 

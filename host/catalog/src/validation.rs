@@ -79,7 +79,8 @@ fn check_schema(version: &PluginVersion, config: &str, budget: &mut CheckBudget)
     let config: Value = serde_json::from_str(config).unwrap_or_default();
     budget.take(&version.doc.config_schema, &config).map_err(|message| Invalid::at("/config", message))?;
     version.schema.of(&version.doc.config_schema).map_err(|error| Invalid::at("/plugin", error))?;
-    budget.timed(|| version.check_config(&config)).map_err(|error| error.within("/config"))
+    let checked = budget.timed(|| version.check_config(&config));
+    checked.map_err(|message| Invalid::at("/config", message))?.map_err(|error| error.within("/config"))
 }
 
 impl Catalog {

@@ -1,9 +1,10 @@
 //! JSON Schemas of plugins' configs, which the plugins' authors write.
 //!
-//! The cost of compiling a schema and of validating with it is bounded by its content: it has no references to other parts, and its patterns
-//! are few, small, and matched in linear time. The first validation of a config compiles the schema, in the task that validates; reading
+//! The cost of compiling a schema is bounded by its content: it has no references to other parts, and its patterns are few, small, and matched
+//! in linear time. A validation has a deadline that ends it ([`within`]). The first validation of a config compiles the schema, in the task that validates; reading
 //! schemas from the store, under a lock that many tasks wait for, does not.
 
+mod deadline;
 mod error;
 
 use std::sync::OnceLock;
@@ -11,6 +12,8 @@ use std::sync::OnceLock;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
+use self::deadline::Deadline;
+pub use self::deadline::{TimeIsOver, within};
 pub use self::error::message;
 
 /// Maximum number of values in a schema: objects, lists and their content.
@@ -52,7 +55,8 @@ pub fn build(schema: &Value) -> Result<Validator, String> {
     let patterns = PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE);
     jsonschema::options()
         .with_pattern_options(patterns)
-        .build(schema)
+        .with_keyword(deadline::KEYWORD, |_, _, _| Ok(Box::new(Deadline)))
+        .build(&deadline::marked(schema))
         .map_err(|error| format!("the config schema is not a JSON Schema, or has a pattern that is too large: {error}"))
 }
 

@@ -7,15 +7,21 @@ use serde_json::Value;
 /// Minimum similarity of two names, from 0 to 1, for one to be proposed for the other.
 const ALIKE: f64 = 0.7;
 
-/// Maximum length of a value that a message repeats, in bytes.
+/// Maximum length of a value that a message repeats, and of names that are compared, in bytes.
 const SHOWN: usize = 200;
+
+/// Maximum number of unknown fields that a message names.
+const NAMED: usize = 8;
+
+/// Maximum number of names that are sorted by their similarity.
+const SORTED: usize = 256;
 
 /// Returns a message for a validation error; `schema` is the plugin's.
 pub fn message(error: &ValidationError<'_>, schema: &Value) -> String {
     match error.kind() {
         ValidationErrorKind::Enum { options } => {
             let options = options.as_array().map_or(&[][..], Vec::as_slice);
-            let texts = nearest_first(&text_of(error.instance()), options.iter().map(text_of).collect());
+            let texts = nearest_first(&text_of(error.instance()), options.iter().map(shown).collect());
             format!("{} is not allowed; allowed are {}", shown(error.instance()), listed(&texts))
         }
         ValidationErrorKind::AdditionalProperties { unexpected }
@@ -33,13 +39,17 @@ pub fn message(error: &ValidationError<'_>, schema: &Value) -> String {
 }
 
 fn unknown_fields(unexpected: &[String], known: &[String]) -> String {
-    let each = unexpected.iter().map(|name| {
+    let more = unexpected.len().saturating_sub(NAMED);
+    let each = unexpected.iter().take(NAMED).map(|name| {
         let nearest = nearest_first(name, known.to_vec());
         let meant = nearest.first().filter(|nearest| strsim::jaro_winkler(name, nearest) >= ALIKE);
         let hint = meant.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default();
         format!("the field `{}` is unknown{hint}", cut(&name.escape_debug().to_string()))
     });
-    let each = each.collect::<Vec<_>>().join("; ");
+    let mut each = each.collect::<Vec<_>>().join("; ");
+    if more > 0 {
+        each = format!("{each}; and {more} more");
+    }
     if known.is_empty() {
         return format!("{each}; no fields are allowed here");
     }
@@ -55,10 +65,14 @@ fn siblings(error: &ValidationError<'_>, schema: &Value) -> Vec<String> {
     properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// Sorts values by their similarity to a name.
-fn nearest_first(name: &str, mut all: Vec<String>) -> Vec<String> {
-    all.sort_by(|one, other| strsim::jaro_winkler(name, other).total_cmp(&strsim::jaro_winkler(name, one)));
-    all
+/// Sorts values by their similarity to a name, unless they are so many or so long that nobody would look for one of them.
+fn nearest_first(name: &str, all: Vec<String>) -> Vec<String> {
+    if all.len() > SORTED || name.len() > SHOWN {
+        return all;
+    }
+    let mut all: Vec<_> = all.into_iter().map(|text| (strsim::jaro_winkler(name, &cut(&text)), text)).collect();
+    all.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    all.into_iter().map(|(_, text)| text).collect()
 }
 
 fn text_of(value: &Value) -> String {
@@ -121,5 +135,8 @@ mod tests {
         assert_eq!(said(&backoff(), &json!({"deep": {"a": 2}})), "2 is not allowed; it must be 1");
         let long = said(&backoff(), &json!({"kind": "x".repeat(5_000)}));
         assert!(long.len() < 500, "{long}");
+        let many: serde_json::Map<_, _> = (0..5_000).map(|n| (format!("max_{n}"), 1.into())).collect();
+        let long = said(&backoff(), &many.into());
+        assert!(long.len() < 1_000 && long.contains("; and 4992 more; known fields are"), "{long}");
     }
 }

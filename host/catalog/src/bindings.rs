@@ -17,7 +17,7 @@ use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
 use super::{Action, Author, Binding, Catalog, CatalogError, Group, Initiator, Rollout, Shadow, Written, document};
 use carillon_core::job::{GroupId, Job, JobId, State, TenantId};
-use carillon_policy::binding::{Changes, Effective, Invalid, Pin, pointer_to};
+use carillon_policy::binding::{Changes, Document, Effective, Invalid, Pin, pointer_to};
 use carillon_store::{JobFilter, JobsQuery, Kind, Precondition, PutEntity, StoreError};
 
 /// How long after a version ceased to be in force a node that has not yet read the change may pin jobs to it.
@@ -67,9 +67,9 @@ impl Catalog {
             return Some(Arc::clone(known));
         }
         let binding = self.binding(group, number)?;
-        let own = with_roles(&group.own, &binding.policy);
+        let own = with_roles(&group.own.value(), &binding.policy.value());
         let effective = self.state().effective(&group.tenant, Some(&group.name), &own).map(Arc::new);
-        let variant = Arc::new(group.with(Arc::clone(&group.tenant), number, own, effective));
+        let variant = Arc::new(group.with(Arc::clone(&group.tenant), number, Document::from(&own), effective));
         variants.insert(number, Arc::clone(&variant));
         Some(variant)
     }
@@ -104,10 +104,11 @@ impl Catalog {
             return Err(Invalid::at(pointer_to(field), message).into());
         }
         let own = self.pin(group.tenant.id, self.written_over(&group.tenant, &group.name, Some(group), &written));
-        let (roles, own) = (roles_of(&own), with_roles(&group.own, &roles_of(&own)));
+        let roles = roles_of(&own);
+        let own = with_roles(&group.own.value(), &roles);
         let effective = self.candidate(&group.tenant, Some(&group.name), &own).await?;
         keeps_signing(group, &own, &effective)?;
-        let changes = Changes::between(&self.policy_before(&group.tenant, None, Some(group)), &effective.doc);
+        let changes = Changes::between(&self.policy_before(&group.tenant, None, Some(group)), &effective.doc.value());
         // Number taken in the successful try: before that, another caller may have taken the next number.
         let number = AtomicI64::new(0);
         let take = |group: Option<&Group>| {
@@ -224,7 +225,8 @@ impl Catalog {
     pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, CatalogError> {
         let unknown = || Invalid::at("/version", format!("the group has no version {number}"));
         let binding = self.binding(group, number).ok_or_else(unknown)?;
-        match self.candidate(&group.tenant, Some(&group.name), &with_roles(&group.own, &binding.policy)).await {
+        let own = with_roles(&group.own.value(), &binding.policy.value());
+        match self.candidate(&group.tenant, Some(&group.name), &own).await {
             Err(CatalogError::Invalid(error)) => {
                 Err(CatalogError::Conflict(format!("version {number} can no longer be in force: {error}")))
             }
@@ -242,7 +244,7 @@ impl Catalog {
     ) -> Binding {
         let plugins = self.state().bound_plugins(tenant, effective);
         let Author { by, why } = author.clone();
-        Binding { number, policy, by, why, made_at: self.now(), plugins }
+        Binding { number, policy: Document::from(&policy), by, why, made_at: self.now(), plugins }
     }
 
     /// Changes or makes a group as `change` decides from the present one. If another node was faster, `change` is called again.
@@ -312,7 +314,7 @@ impl Catalog {
             let all = JobFilter::all(group.tenant.id, group.id);
             let (from, before) = (Some(since), Some(until.plus(HEARSAY)));
             let filter = JobFilter { state: Some(state), created_from: from, created_before: before, ..all };
-            if !self.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.is_empty() {
+            if !self.store.jobs_to_change(JobsQuery { filter, before: None, limit: 1 }).await?.is_empty() {
                 return Ok(true);
             }
         }
@@ -346,7 +348,8 @@ impl Group {
             rollout.pin();
         }
         change(&mut rollout);
-        GroupDoc { policy: with_roles(&self.own, &rollout.active.policy), paused: self.paused, rollout: Some(rollout) }
+        let policy = with_roles(&self.own.value(), &rollout.active.policy.value());
+        GroupDoc { policy, paused: self.paused, rollout: Some(rollout) }
     }
 
     /// Returns whether the group's jobs keep the version that was in force at their acceptance.

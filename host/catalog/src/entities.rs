@@ -12,7 +12,7 @@ use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, TenantId};
-use carillon_policy::binding::{Effective, Invalid, Quota, QuotaDoc};
+use carillon_policy::binding::{Document, Effective, Invalid, Quota, QuotaDoc};
 use carillon_policy::config_schema::{self, Schema};
 use carillon_policy::{KeyKind, KeyMaterial, PluginDoc, Quarantine, Watch};
 
@@ -63,7 +63,7 @@ pub struct Group {
     /// Whether its jobs wait, even when they are due.
     pub paused: bool,
     /// Document that the client put, with plugins pinned to versions.
-    pub own: Value,
+    pub own: Document,
     /// Policy in force; an error if something that it refers to is gone.
     pub effective: Result<Arc<Effective>, Invalid>,
     /// History of the versions in force, and the canary and shadow.
@@ -105,15 +105,15 @@ impl Group {
 
     /// Returns the same group with another policy, which is not stored.
     #[must_use]
-    pub fn with_effective(&self, own: Value, effective: Effective) -> Self {
-        self.with(Arc::clone(&self.tenant), self.binding, own, Ok(Arc::new(effective)))
+    pub fn with_effective(&self, own: &Value, effective: Effective) -> Self {
+        self.with(Arc::clone(&self.tenant), self.binding, own.into(), Ok(Arc::new(effective)))
     }
 
     pub(super) fn with(
         &self,
         tenant: Arc<Tenant>,
         binding: i64,
-        own: Value,
+        own: Document,
         effective: Result<Arc<Effective>, Invalid>,
     ) -> Self {
         Self {

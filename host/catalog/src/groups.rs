@@ -42,7 +42,7 @@ pub struct PutGroup {
 pub(super) fn keeps_signing(group: &Group, own: &Value, next: &Effective) -> Result<(), Invalid> {
     let signer = match &group.effective {
         Ok(effective) => effective.sign.as_ref().map(|used| used.plugin.to_string()),
-        Err(_) => group.own.pointer("/sign/plugin").and_then(Value::as_str).map(str::to_owned),
+        Err(_) => group.own.value().pointer("/sign/plugin").and_then(Value::as_str).map(str::to_owned),
     };
     match signer {
         Some(signer) if next.sign.is_none() && own.get("sign") != Some(&Value::Null) => {
@@ -95,9 +95,9 @@ impl Catalog {
     /// Returns which layer each value of a group's policy comes from.
     #[must_use]
     pub fn provenance(&self, group: &Group) -> BTreeMap<String, String> {
-        let doc = group.effective.as_ref().map(|effective| effective.doc.clone()).unwrap_or_default();
-        let state = self.state();
-        provenance(&doc, &state.layers(&group.tenant, Some(&group.name), &group.own))
+        let doc = group.effective.as_ref().map(|effective| effective.doc.value()).unwrap_or_default();
+        let (own, state) = (group.own.value(), self.state());
+        provenance(&doc, &state.layers(&group.tenant, Some(&group.name), &own))
     }
 
     /// Returns what a tenant's group of this name inherits besides its tenant's defaults; null if nothing.
@@ -162,7 +162,7 @@ impl Catalog {
             self.forget_old(&group).await?;
             let before = before.into_inner().unwrap_or_else(PoisonError::into_inner);
             let (is_new, before) = before.unwrap_or_default();
-            return Ok(PutGroup { group, is_new, changes: Changes::between(&before, &effective.doc) });
+            return Ok(PutGroup { group, is_new, changes: Changes::between(&before, &effective.doc.value()) });
         }
         Err(busy())
     }
@@ -178,7 +178,7 @@ impl Catalog {
         match written {
             Written::Whole(own) | Written::Declared(own) => own.clone(),
             Written::Part(part) => {
-                let mut own = group.map_or_else(|| Value::Object(Map::new()), |group| group.own.clone());
+                let mut own = group.map_or_else(|| Value::Object(Map::new()), |group| group.own.value());
                 compose(&mut own, &self.policy_before(tenant, Some(name), group), part);
                 own
             }
@@ -189,10 +189,10 @@ impl Catalog {
     /// gone, returns the group's own document.
     pub(super) fn policy_before(&self, tenant: &Tenant, name: Option<&str>, group: Option<&Group>) -> Value {
         match group {
-            Some(group) => group.effective.as_ref().map_or_else(|_| group.own.clone(), |known| known.doc.clone()),
+            Some(group) => group.effective.as_ref().map_or_else(|_| group.own.value(), |known| known.doc.value()),
             None => {
                 let inherited = self.state().effective(tenant, name, &Value::Object(Map::new()));
-                inherited.map(|effective| effective.doc).unwrap_or_default()
+                inherited.map(|effective| effective.doc.value()).unwrap_or_default()
             }
         }
     }
@@ -253,7 +253,7 @@ impl Catalog {
 
     pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {
         validation::nesting(overrides)?;
-        let mut doc = group.effective.as_ref().map_err(Clone::clone)?.doc.clone();
+        let mut doc = group.effective.as_ref().map_err(Clone::clone)?.doc.value();
         override_configs(&mut doc, overrides)?;
         Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))
     }

@@ -184,7 +184,7 @@ impl Catalog {
     /// Returns the store's error.
     pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), CatalogError> {
         let is_named = |group: &Arc<Group>| {
-            let own = Effective::keys_named_in(&group.own);
+            let own = Effective::keys_named_in(&group.own.value());
             own.iter().chain(&Effective::keys_named_in(&group.tenant.defaults)).any(|name| name == &key.name)
         };
         if let Some(group) = self.groups(tenant).iter().find(|group| is_named(group)) {

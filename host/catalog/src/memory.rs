@@ -13,7 +13,7 @@ use super::secrets::Vault;
 use super::state::CatalogState;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
-use carillon_policy::Runtime;
+use carillon_policy::{Digest, Runtime};
 use carillon_store::{Changes, Entity, Kind, PutEntity, Store, StoreError};
 
 /// State in memory, backed by the store.
@@ -48,7 +48,7 @@ impl Memory {
         mut state: CatalogState,
     ) -> Result<Self, StoreError> {
         let (generation, entities) = store.load().await?;
-        state.apply_all(entities, &vault);
+        state.load(entities, &vault);
         Ok(Self {
             store,
             runtime,
@@ -78,6 +78,29 @@ impl Memory {
         &self.changed
     }
 
+    /// Applies an added or changed entity. What takes time in proportion to what its tenant has stored is computed before readers have to wait.
+    fn apply(&self, entity: Entity) -> anyhow::Result<()> {
+        let prepared = match entity.kind {
+            // One that cannot be read is an error of `CatalogState::apply`.
+            Kind::Tenant => self.state().prepare_tenant(&entity).ok(),
+            _ => None,
+        };
+        self.state_mut().apply(entity, prepared, &self.vault)
+    }
+
+    /// Applies added, changed and removed entities, one after the other. Returns the components that no plugin has any more.
+    fn apply_changes(&self, changed: Vec<Entity>, gone: &[i64]) -> Vec<Digest> {
+        let (changed, gone) = self.state().order(changed, gone);
+        let removed = gone.into_iter().filter_map(|(tenant, kind, name)| self.state_mut().remove(tenant, kind, &name));
+        let mut unused: Vec<Digest> = removed.collect();
+        for entity in changed {
+            // An error is logged; the entity is left out.
+            drop(self.apply(entity));
+        }
+        unused.retain(|digest| !self.state().has_component(digest));
+        unused
+    }
+
     /// Writes an entity. It is in force when this succeeds; after a failure it comes into force soon if the store has it nevertheless.
     pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, CatalogError> {
         let memory = Arc::clone(self);
@@ -85,7 +108,7 @@ impl Memory {
             let _writing = memory.writing.lock().await;
             memory.state().check_quota(&put)?;
             let entity = memory.store.put(put).await?;
-            let applied = memory.state_mut().apply(entity.clone(), &memory.vault);
+            let applied = memory.apply(entity.clone());
             memory.changed.notify_waiters();
             applied.map_err(|error| StoreError::Corrupt(format!("{error:#}")))?;
             Ok(entity)
@@ -124,15 +147,15 @@ impl Memory {
         to_the_end(async move {
             // A change by this node is either in what is loaded, or is applied after it.
             let _writing = memory.writing.lock().await;
-            let (generation, unused) = match memory.store.changes(memory.generation()).await? {
-                Some(Changes { generation, changed, gone }) => {
-                    (generation, memory.state_mut().apply_changes(changed, gone, &memory.vault))
-                }
+            let (generation, changed, gone) = match memory.store.changes(memory.generation()).await? {
+                Some(Changes { generation, changed, gone }) => (generation, changed, gone),
                 None => {
                     let (generation, entities) = memory.store.load().await?;
-                    (generation, memory.state_mut().apply_all(entities, &memory.vault))
+                    let gone = memory.state().gone(&entities);
+                    (generation, entities, gone)
                 }
             };
+            let unused = memory.apply_changes(changed, &gone);
             memory.generation.store(generation, Ordering::Relaxed);
             memory.changed.notify_waiters();
             for component in &unused {

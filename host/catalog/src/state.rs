@@ -23,8 +23,14 @@ use super::versions::{Binding, Rollout, roles_of, slot_of};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_core::limits::TenantLimits;
 use carillon_policy::Digest;
-use carillon_policy::binding::{PluginName, Quota};
+use carillon_policy::binding::{Document, PluginName, Quota};
 use carillon_store::{Entity, Kind};
+
+/// A tenant and its groups, as they become with a change of the tenant.
+pub(super) struct PreparedTenant {
+    tenant: Arc<Tenant>,
+    groups: Vec<Arc<Group>>,
+}
 
 /// All configured entities.
 pub(super) struct CatalogState {
@@ -36,6 +42,8 @@ pub(super) struct CatalogState {
     pub(super) ledger: Ledger,
     /// Version of each entity in memory, with the data that its removal needs.
     known: HashMap<i64, (i64, TenantId, Kind, String)>,
+    /// Numbers of the same entities.
+    ids: HashMap<(TenantId, Kind, String), i64>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
     tenants: HashMap<TenantId, Arc<Tenant>>,
     tenant_names: BTreeMap<String, TenantId>,
@@ -66,6 +74,7 @@ impl CatalogState {
             tenant_limits,
             ledger: Ledger::default(),
             known: HashMap::new(),
+            ids: HashMap::new(),
             builtins: builtins.into_iter().map(|plugin| (plugin.name.clone(), plugin)).collect(),
             tenants: HashMap::new(),
             tenant_names: BTreeMap::new(),
@@ -82,19 +91,20 @@ impl CatalogState {
         }
     }
 
-    /// Loads all entities of the store: adds and changes entities, and removes the rest. An entity that cannot be read is left out, so that
-    /// it does not keep a server from starting. Returns the components that no plugin has any more.
-    pub(super) fn apply_all(&mut self, entities: Vec<Entity>, vault: &Vault) -> Vec<Digest> {
-        let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
-        let gone = self.known.keys().filter(|id| !there.contains(id)).copied().collect();
-        self.apply_changes(entities, gone, vault)
+    /// Loads all entities of the store at the start. An entity that cannot be read is left out, so that it does not keep a server from starting.
+    pub(super) fn load(&mut self, entities: Vec<Entity>, vault: &Vault) {
+        for entity in self.order(entities, &[]).0 {
+            // `apply` has logged the error.
+            drop(self.apply(entity, None, vault));
+        }
     }
 
-    /// Applies added, changed and removed entities. Returns the components that no plugin has any more.
-    pub(super) fn apply_changes(&mut self, mut entities: Vec<Entity>, gone: Vec<i64>, vault: &Vault) -> Vec<Digest> {
-        let gone: Vec<_> = gone.iter().filter_map(|id| self.known.get(id).cloned()).collect();
-        let mut components: Vec<_> =
-            gone.into_iter().filter_map(|(_, tenant, kind, name)| self.remove(tenant, kind, &name)).collect();
+    /// Splits changes into the entities that are newer than those in memory, in the order in which they are applied, and the ones to remove.
+    pub(super) fn order(
+        &self,
+        mut entities: Vec<Entity>,
+        gone: &[i64],
+    ) -> (Vec<Entity>, Vec<(TenantId, Kind, String)>) {
         entities.retain(|entity| self.known.get(&entity.id).is_none_or(|(version, ..)| *version < entity.version));
         entities.sort_by_key(|entity| match entity.kind {
             Kind::Tenant => 0,
@@ -106,27 +116,40 @@ impl CatalogState {
             Kind::Bulk => 6,
             Kind::Binding => 7,
         });
-        for entity in entities {
-            // `apply` has logged the error.
-            drop(self.apply(entity, vault));
-        }
-        components.retain(|digest| !self.has_component(digest));
-        components
+        let gone = gone.iter().filter_map(|id| self.known.get(id).cloned());
+        (entities, gone.map(|(_, tenant, kind, name)| (tenant, kind, name)).collect())
+    }
+
+    /// Returns the numbers of the entities in memory that the store no longer has.
+    pub(super) fn gone(&self, entities: &[Entity]) -> Vec<i64> {
+        let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
+        self.known.keys().filter(|id| !there.contains(id)).copied().collect()
     }
 
     /// Applies an added or changed entity. One that cannot be read is left out, but recorded as present in the store: what depends on it
     /// waits.
-    pub(super) fn apply(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        entity: Entity,
+        prepared: Option<PreparedTenant>,
+        vault: &Vault,
+    ) -> anyhow::Result<()> {
         let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
         let known = (entity.version, tenant, kind, name.clone());
-        self.known.insert(id, known.clone());
+        self.know(id, known.clone());
         self.ledger.put(tenant, kind, &name, &entity.doc);
-        self.apply_readable(entity, vault).inspect_err(|error| {
+        self.apply_readable(entity, prepared, vault).inspect_err(|error| {
             let (tenant, kind, error) = (tenant.0, kind.as_str(), format!("{error:#}"));
             tracing::error!(tenant, kind, name, error, "ignored a stored entity that cannot be read");
             self.remove(TenantId(tenant), known.2, &name);
-            self.known.insert(id, known);
+            self.know(id, known);
         })
+    }
+
+    fn know(&mut self, id: i64, known: (i64, TenantId, Kind, String)) {
+        let (_, tenant, kind, name) = &known;
+        self.ids.insert((*tenant, *kind, name.clone()), id);
+        self.known.insert(id, known);
     }
 
     /// Returns whether the store has a tenant of this name, even one that cannot be read.
@@ -134,10 +157,15 @@ impl CatalogState {
         self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
     }
 
-    fn apply_readable(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
+    fn apply_readable(
+        &mut self,
+        entity: Entity,
+        prepared: Option<PreparedTenant>,
+        vault: &Vault,
+    ) -> anyhow::Result<()> {
         let tenant = TenantId(entity.tenant);
         match entity.kind {
-            Kind::Tenant => self.apply_tenant(entity)?,
+            Kind::Tenant => self.apply_tenant(entity, prepared)?,
             Kind::Group => self.apply_group(&entity)?,
             Kind::Key => {
                 let owner = self.tenants.get(&tenant).map_or("", |tenant| &tenant.name);
@@ -170,7 +198,9 @@ impl CatalogState {
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
         let slot = (tenant, name.to_owned());
         self.ledger.remove(tenant, kind, name);
-        self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
+        if let Some(id) = self.ids.remove(&(tenant, kind, name.to_owned())) {
+            self.known.remove(&id);
+        }
         match kind {
             Kind::Tenant => {
                 if let Some(id) = self.tenant_names.remove(name) {
@@ -204,17 +234,29 @@ impl CatalogState {
         self.builtins.values().chain(self.plugins.values()).any(|plugin| plugin.doc.digest == *digest)
     }
 
-    fn apply_tenant(&mut self, entity: Entity) -> anyhow::Result<()> {
-        let doc: TenantDoc = read(&entity)?;
+    /// Computes what a changed tenant and its groups become: work in proportion to what the tenant has stored, for which others need not wait.
+    pub(super) fn prepare_tenant(&self, entity: &Entity) -> anyhow::Result<PreparedTenant> {
+        let doc: TenantDoc = read(entity)?;
         let id = TenantId(entity.id);
-        self.tenant_names.insert(entity.name.clone(), id);
         let quota = Quota::parse(doc.quota).with_context(|| format!("the quota of the tenant `{}`", entity.name))?;
         let signers = Signers::parse(doc.plugin_signers)
             .with_context(|| format!("the signers of plugins of the tenant `{}`", entity.name))?;
         let (defaults, created_at) = (doc.defaults, entity.created_at);
-        let tenant = Arc::new(Tenant { id, name: entity.name, defaults, quota, signers, created_at });
+        let tenant = Arc::new(Tenant { id, name: entity.name.clone(), defaults, quota, signers, created_at });
+        let groups = self.groups_of(id).map(|group| self.rebuilt(&tenant, group)).collect();
+        Ok(PreparedTenant { tenant, groups })
+    }
+
+    /// Applies a changed tenant. Nothing may have changed since it was `prepared`.
+    fn apply_tenant(&mut self, entity: Entity, prepared: Option<PreparedTenant>) -> anyhow::Result<()> {
+        let id = TenantId(entity.id);
+        self.tenant_names.insert(entity.name.clone(), id);
+        let PreparedTenant { tenant, groups } = match prepared {
+            Some(prepared) => prepared,
+            None => self.prepare_tenant(&entity)?,
+        };
         self.tenants.insert(id, Arc::clone(&tenant));
-        self.rebuild_groups(id);
+        self.groups.extend(groups.into_iter().map(|group| (group.id, group)));
         self.rebuild_tokens(&tenant);
         Ok(())
     }
@@ -233,7 +275,7 @@ impl CatalogState {
             version: entity.version,
             binding: rollout.active.number,
             paused: doc.paused,
-            own: doc.policy,
+            own: Document::from(&doc.policy),
             effective,
             rollout: Arc::new(rollout),
             created_at: entity.created_at,
@@ -251,7 +293,7 @@ impl CatalogState {
         let plugins = effective.map(|effective| self.bound_plugins(tenant.id, &effective));
         Rollout::of(Binding {
             number: entity.version,
-            policy: roles_of(own),
+            policy: Document::from(&roles_of(own)),
             by: None,
             why: None,
             made_at: entity.updated_at,
@@ -302,26 +344,26 @@ impl CatalogState {
         self.rebuild(tenant, ids);
     }
 
-    /// Applies a change of the tenant to its groups.
-    fn rebuild_groups(&mut self, tenant: TenantId) {
-        let ids = self.groups_of(tenant).map(|group| group.id).collect();
-        self.rebuild(tenant, ids);
-    }
-
     fn rebuild(&mut self, tenant: TenantId, groups: Vec<GroupId>) {
         for id in groups {
             let (Some(old), Some(tenant)) = (self.groups.get(&id).cloned(), self.tenants.get(&tenant).cloned()) else {
                 continue;
             };
-            let effective = self.effective(&tenant, Some(&old.name), &old.own).map(Arc::new);
-            let group = old.with(tenant, old.binding, old.own.clone(), effective);
-            self.groups.insert(id, Arc::new(group));
+            let group = self.rebuilt(&tenant, &old);
+            self.groups.insert(id, group);
         }
+    }
+
+    /// Returns a group under its tenant as it is now.
+    fn rebuilt(&self, tenant: &Arc<Tenant>, old: &Group) -> Arc<Group> {
+        let effective = self.effective(tenant, Some(&old.name), &old.own.value()).map(Arc::new);
+        Arc::new(old.with(Arc::clone(tenant), old.binding, old.own.clone(), effective))
     }
 
     /// Applies a change of the tenant to its tokens: each acts for the tenant as it is now.
     fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
-        let tokens = self.tokens.iter_mut().filter(|((owner, _), _)| *owner == tenant.id);
+        let tokens =
+            self.tokens.range_mut((tenant.id, String::new())..).take_while(|((owner, _), _)| *owner == tenant.id);
         for (_, token) in tokens {
             *token = Arc::new(token.of_tenant(tenant));
             for hash in token.hashes() {

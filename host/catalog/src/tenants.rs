@@ -227,7 +227,7 @@ impl Catalog {
         };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
         let mut needs = Vec::new();
-        let owns: Vec<_> = groups.iter().map(|group| (Some(group.name.as_str()), group.own.clone())).collect();
+        let owns: Vec<_> = groups.iter().map(|group| (Some(group.name.as_str()), group.own.value())).collect();
         for (group, own) in owns.into_iter().chain([(None, Value::Object(Map::new()))]) {
             let effective =
                 self.state().effective(&candidate, group, &own).map_err(|error| error.within("/defaults"))?;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::tried::{Canary, Shadow};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
+use carillon_policy::binding::Document;
 use carillon_policy::{Digest, Role};
 
 /// Number of unneeded versions that are kept of a group, besides the one in force.
@@ -45,7 +46,7 @@ pub struct Binding {
     /// Number among the versions of the group.
     pub number: i64,
     /// What the group says about the roles; the rest is inherited.
-    pub policy: Value,
+    pub policy: Document,
     /// Name of the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -361,7 +362,14 @@ mod tests {
     use serde_json::json;
 
     fn version(number: i64) -> Binding {
-        Binding { number, policy: json!({}), by: None, why: None, made_at: UnixMs(number), plugins: Vec::new() }
+        Binding {
+            number,
+            policy: Document::from(&json!({})),
+            by: None,
+            why: None,
+            made_at: UnixMs(number),
+            plugins: Vec::new(),
+        }
     }
 
     fn after(numbers: &[i64]) -> Rollout {

@@ -267,14 +267,16 @@ fn answered(attempt: &AttemptRecord) -> &[u8] {
     }
 }
 
-/// A value in a job's overrides, else in its group's policy: `/retry`, `/max_attempts`.
-fn configured<'a>(job: &'a Job, group: &'a Group, role: &str, key: &str) -> Option<&'a Value> {
-    let own = job.spec.policy.as_ref().and_then(|policy| policy.get(role)?.get(key));
-    own.or_else(|| group.effective.as_ref().ok()?.doc.get(role)?.get("config")?.get(key))
+/// A number in a job's overrides, else in its group's policy: `/retry`, `/max_attempts`.
+fn configured(job: &Job, group: &Group, role: &str, key: &str) -> Option<u64> {
+    match job.spec.policy.as_ref().and_then(|policy| policy.get(role)?.get(key)) {
+        Some(own) => own.as_u64(),
+        None => group.effective.as_ref().ok()?.doc.value().get(role)?.get("config")?.get(key)?.as_u64(),
+    }
 }
 
 /// How many attempts a job may make in all.
 fn max_attempts(job: &Job, group: &Group) -> u32 {
-    let found = configured(job, group, "retry", "max_attempts").and_then(Value::as_u64);
+    let found = configured(job, group, "retry", "max_attempts");
     found.and_then(|count| u32::try_from(count).ok()).unwrap_or(1)
 }

@@ -15,7 +15,7 @@ pub(super) fn group_view(api: &ApiState, group: &Group) -> GroupView {
         paused: group.paused,
         created_at: group.created_at.to_string(),
         updated_at: group.updated_at.to_string(),
-        policy: group.own.clone(),
+        policy: group.own.value(),
         sources: None,
         quota: None,
         broken: group.effective.as_ref().err().map(ToString::to_string),
@@ -30,7 +30,7 @@ pub(super) fn group_view(api: &ApiState, group: &Group) -> GroupView {
 pub(super) fn effective_group_view(api: &ApiState, group: &Group) -> GroupView {
     let in_force = group.effective.as_ref().map(|effective| &effective.doc);
     GroupView {
-        policy: in_force.unwrap_or(&group.own).clone(),
+        policy: in_force.unwrap_or(&group.own).value(),
         sources: Some(api.services.catalog.provenance(group)),
         quota: Some(group.tenant.quota.doc.clone()),
         ..group_view(api, group)
@@ -39,7 +39,7 @@ pub(super) fn effective_group_view(api: &ApiState, group: &Group) -> GroupView {
 
 /// A group under another version of its policy than before.
 pub(super) fn changed_group(api: &ApiState, before: &Group, after: &Group) -> ChangedGroupView {
-    let policy = |group: &Group| group.effective.as_ref().map_or_else(|_| group.own.clone(), |it| it.doc.clone());
+    let policy = |group: &Group| group.effective.as_ref().map_or_else(|_| group.own.value(), |it| it.doc.value());
     let changes = Changes::between(&policy(before), &policy(after));
     ChangedGroupView { group: group_view(api, after), changes }
 }

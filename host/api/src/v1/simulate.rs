@@ -195,8 +195,9 @@ const REQUEST_PARTS: [&str; 3] = ["encode", "sign", "auth_headers"];
 /// Refuses a simulation that would show a signature which no delivery now carries: of another signer, key or encoder than those in force, or of
 /// another time. A producer could otherwise have any text signed with any key.
 fn check_signature(in_force: &Group, simulated: &Group, is_other_time: bool) -> Result<(), Problem> {
-    let part =
-        |group: &Group, part: &str| group.effective.as_ref().ok().and_then(|policy| policy.doc.get(part).cloned());
+    let part = |group: &Group, part: &str| {
+        group.effective.as_ref().ok().and_then(|policy| policy.doc.value().get(part).cloned())
+    };
     let signs = simulated.effective.as_ref().is_ok_and(|policy| policy.sign.is_some());
     if signs && is_other_time {
         let detail = "a simulation at another time shows a signature that no delivery carries: it takes the role admin";
@@ -218,7 +219,7 @@ async fn candidate_of(api: &ApiState, group: &Group, policy: &Value) -> Result<A
     let own = api.services.catalog.with_part(group, policy);
     let effective = api.services.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
     let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
-    Ok(Arc::new(group.with_effective(own, effective)))
+    Ok(Arc::new(group.with_effective(&own, effective)))
 }
 
 async fn plan_of(api: &ApiState, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {

@@ -141,7 +141,7 @@ impl VersionView {
             made_at: binding.made_at.to_string(),
             by: binding.by.clone(),
             why: binding.why.clone(),
-            policy: binding.policy.clone(),
+            policy: binding.policy.value(),
             plugins: binding.plugins.clone(),
         }
     }

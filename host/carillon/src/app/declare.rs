@@ -69,7 +69,7 @@ async fn declare_groups(
 ) -> anyhow::Result<()> {
     let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
     for (name, own) in groups {
-        if catalog.group(tenant.id, name).is_none_or(|known| !is_as_written(&known.own, own)) {
+        if catalog.group(tenant.id, name).is_none_or(|known| !is_as_written(&known.own.value(), own)) {
             let declared = declare_group(catalog, &tenant, name, Written::Declared(own.clone())).await;
             declared.with_context(|| config.named(&format!("{prefix}groups.{name}")))?;
         }
@@ -144,7 +144,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
             let Some(known) = catalog.group(tenant.id, group) else { continue };
             let limits = if tenant.name == DEFAULT_TENANT { OwnLimits::Configured } else { OwnLimits::Unknown };
             let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_deref());
-            let Some(own) = without_preset(mount, &known.own, &preset, by, limits) else { continue };
+            let Some(own) = without_preset(mount, &known.own.value(), &preset, by, limits) else { continue };
             if let Err(error) = declare_group(catalog, &tenant, group, Written::Declared(own)).await {
                 let error = format!("{error:#}");
                 tracing::warn!(

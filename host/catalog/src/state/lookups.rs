@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use semver::{BuildMetadata, Prerelease, Version};
+
 use super::CatalogState;
 use crate::bulks::Bulk;
 use crate::entities::{Group, Key, PluginVersion, Tenant};
@@ -61,11 +63,13 @@ impl CatalogState {
         name: &str,
     ) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
         let name = name.to_owned();
-        self.plugins.iter().filter(move |((id, other, _), _)| *id == tenant && *other == name).map(|(_, plugin)| plugin)
+        let own = self.plugins.range((tenant, name.clone(), first_version())..=(tenant, name, last_version()));
+        own.map(|(_, plugin)| plugin)
     }
 
     pub(crate) fn plugins_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
-        let own = self.plugins.iter().filter(move |((id, _, _), _)| *id == tenant).map(|(_, plugin)| plugin);
+        let own = self.plugins.range((tenant, String::new(), first_version())..);
+        let own = own.take_while(move |((id, ..), _)| *id == tenant).map(|(_, plugin)| plugin);
         self.builtins.values().chain(own)
     }
 
@@ -142,4 +146,15 @@ impl CatalogState {
         let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
         tokens.map(|(_, token)| token)
     }
+}
+
+/// Returns a version that sorts before every other one, or is it.
+fn first_version() -> Version {
+    let pre = Prerelease::new("0").unwrap_or(Prerelease::EMPTY);
+    Version { major: 0, minor: 0, patch: 0, pre, build: BuildMetadata::EMPTY }
+}
+
+/// Returns a version that sorts behind every other one that is released; there is none with these numbers.
+fn last_version() -> Version {
+    Version::new(u64::MAX, u64::MAX, u64::MAX)
 }

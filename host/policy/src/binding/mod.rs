@@ -2,6 +2,7 @@
 
 mod auth;
 mod changes;
+mod document;
 mod layers;
 mod limits;
 
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 
 pub use self::auth::AuthHeader;
 pub use self::changes::Changes;
+pub use self::document::Document;
 pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, Redirects, parse_period};
 use super::component::{Digest, Role};
@@ -114,7 +116,7 @@ impl fmt::Display for PluginName {
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The merged document.
-    pub doc: Value,
+    pub doc: Document,
     /// Encoders, in the order of their calls.
     pub encode: Vec<Use>,
     /// Signer; absent if requests go out unsigned.
@@ -242,7 +244,7 @@ impl Effective {
             dead_letters,
             pin,
             rollback_on_quarantine,
-            doc,
+            doc: Document::from(&doc),
         };
         Ok(policies)
     }

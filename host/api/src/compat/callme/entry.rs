@@ -102,7 +102,7 @@ impl View {
             Some(target) => (target.method.clone(), shown_url(&target.url)),
             None => (String::new(), String::new()),
         };
-        let expected = configured(job, group, "judge", "expect").and_then(serde_json::Value::as_u64);
+        let expected = configured(job, group, "judge", "expect");
         Self {
             trigger_at: key.minute.to_string(),
             task_name: key.name,

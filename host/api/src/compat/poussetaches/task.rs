@@ -217,7 +217,7 @@ impl Call {
             id: cron_of(job).map_or_else(|| job.id.0.simple().to_string(), str::to_owned),
             url: job.spec.target.as_ref().map(|target| shown_url(&target.url)).unwrap_or_default(),
             payload: self.payload(job).await?.map(|payload| BASE64.encode(payload)),
-            expected: configured(job, group, "judge", "expect").and_then(Value::as_u64).unwrap_or(EXPECTED.into()),
+            expected: configured(job, group, "judge", "expect").unwrap_or(EXPECTED.into()),
             schedule: label(job, SCHEDULE).unwrap_or_default().to_owned(),
             next_scheduled_run: nanos(planned.unwrap_or(job.run_at)),
             next_run: nanos(job.run_at),

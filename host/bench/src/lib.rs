@@ -10,6 +10,7 @@
 //! May import: `carillon-core`, `-config`, `-policy`, `-engine`, `-client`, `-cli`.
 
 mod growth;
+mod hostile;
 mod idle;
 mod limits;
 mod load;
@@ -53,7 +54,7 @@ pub struct Bench {
     /// Time over which these jobs are spread.
     #[arg(long, default_value = "20s", value_name = "PERIOD", value_parser = carillon_core::duration::parse)]
     timed_spread: Duration,
-    /// Workloads to run. Default: all but `growth`.
+    /// Workloads to run. Default: all but `growth` and `hostile`.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOAD")]
     only: Vec<Workload>,
     /// Directory for the databases, which are removed at the end; a file system in memory would hide the cost of durability.
@@ -77,6 +78,9 @@ pub struct Bench {
     /// Number of plugins, each with a group of its own, in the workload `plugins`.
     #[arg(long, default_value_t = 200, value_name = "N")]
     plugins: usize,
+    /// Time for which each window of the workload `hostile` is measured.
+    #[arg(long, default_value = "5s", value_name = "PERIOD", value_parser = carillon_core::duration::parse)]
+    window: Duration,
     /// Directory for the plots of the workload `growth`, as SVG files.
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
@@ -104,11 +108,13 @@ enum Workload {
     Fairness,
     /// Many plugins, each in a group of its own.
     Plugins,
+    /// One tenant while another one holds, or floods, each of the pools that they share.
+    Hostile,
     /// Delivery rate by number of waiting jobs, groups, bytes of a payload, and nodes.
     Growth,
 }
 
-const COLUMNS: [(&str, &str); 18] = [
+const COLUMNS: [(&str, &str); 26] = [
     ("WORKLOAD", "/workload"),
     ("COUNT", "/count"),
     ("SECONDS", "/seconds"),
@@ -123,6 +129,14 @@ const COLUMNS: [(&str, &str); 18] = [
     ("US, 2 THREADS", "/call_us_two_threads"),
     ("2 : 1", "/two_to_one"),
     ("OTHERS / S", "/others_per_second"),
+    ("LATE P99 MS", "/late_p99_ms"),
+    ("DISTURBED", "/late_p99_disturbed_ms"),
+    ("RATIO", "/late_ratio"),
+    ("API P50 MS", "/api_p50_ms"),
+    ("DISTURBED", "/api_p50_disturbed_ms"),
+    ("API P99 MS", "/api_p99_ms"),
+    ("DISTURBED", "/api_p99_disturbed_ms"),
+    ("RATIO", "/api_ratio"),
     ("SERVER CPU S", "/server_cpu_s"),
     ("SERVER CPU %", "/server_cpu_percent"),
     ("SERVER RSS MIB", "/server_rss_mib"),
@@ -206,6 +220,7 @@ impl Bench {
                 Workload::Sick => self.sick(&sink).await?,
                 Workload::Fairness => self.fairness(&sink).await?,
                 Workload::Plugins => self.many_plugins(&sink).await?,
+                Workload::Hostile => self.hostile(&sink).await?,
                 Workload::Growth => self.growth(&sink).await?,
             });
         }
@@ -220,7 +235,7 @@ impl Bench {
 
     fn is_wanted(&self, workload: Workload) -> bool {
         match &self.only[..] {
-            [] => workload != Workload::Growth,
+            [] => !matches!(workload, Workload::Growth | Workload::Hostile),
             only => only.contains(&workload),
         }
     }

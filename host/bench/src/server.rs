@@ -1,7 +1,7 @@
 //! Server under test: this same program as child processes, with a database of their own and the default limits.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(super) struct Server {
     pub(super) clients: Vec<Client>,
     /// Group of the jobs.
     pub(super) group: String,
+    /// Address of each node.
+    pub(super) addresses: Vec<SocketAddr>,
     nodes: Vec<Child>,
     home: TempDir,
 }
@@ -59,7 +61,8 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(dir)?;
         let file = format!("sqlite:{}", home.path().join("carillon.db").display());
-        let mut server = Self { clients: Vec::new(), group: String::new(), nodes: Vec::new(), home };
+        let mut server =
+            Self { clients: Vec::new(), group: String::new(), addresses: Vec::new(), nodes: Vec::new(), home };
         for _ in 0..nodes {
             server.spawn(store.unwrap_or(&file), settings)?;
             server.ready().await?;
@@ -97,7 +100,19 @@ impl Server {
 
     /// Returns clients of each node for another tenant, which has a paused group of the same name and policy.
     pub(super) async fn other_tenant(&self) -> anyhow::Result<Vec<Client>> {
-        let tenant = format!("{}-other", self.group);
+        let (clients, _) = self.tenant().await?;
+        clients[0].act(&["groups", &self.group, "pause"]).await?;
+        Ok(clients)
+    }
+
+    /// Returns the name of the other tenant.
+    pub(super) fn tenant_name(&self) -> String {
+        format!("{}-other", self.group)
+    }
+
+    /// Returns clients of each node for another tenant, which has a group of the same name and policy, and their token.
+    pub(super) async fn tenant(&self) -> anyhow::Result<(Vec<Client>, String)> {
+        let tenant = self.tenant_name();
         self.client().put::<Value>(&["tenants", &tenant], &json!({})).await?;
         let token = json!({"name": "bench", "tenant": tenant, "role": "admin"});
         let token: Value = self.client().post(&["tokens"], &token).await?;
@@ -105,11 +120,10 @@ impl Server {
         let clients = self.clients.iter().map(|client| client.with_token(token)).collect::<Vec<_>>();
         clients[0].put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
         clients[0].put_group(&self.group, &policy(), None).await?;
-        clients[0].act(&["groups", &self.group, "pause"]).await?;
         for client in &clients {
             until(async || Ok(client.get::<Value>(&["groups", &self.group], &[]).await.is_ok())).await?;
         }
-        Ok(clients)
+        Ok((clients, token.to_owned()))
     }
 
     fn spawn(&mut self, store: &str, settings: &[(&str, &str)]) -> anyhow::Result<()> {
@@ -131,6 +145,7 @@ impl Server {
             .spawn()
             .context("the server does not start")?;
         self.nodes.push(child);
+        self.addresses.push(address);
         self.clients.push(Client::new(&format!("http://{address}"), Some(TOKEN.to_owned()))?);
         Ok(())
     }

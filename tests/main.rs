@@ -13,6 +13,8 @@ mod confined_tokens;
 mod forms;
 mod fuzz;
 mod hostile_values;
+mod http2;
+mod https;
 mod memory;
 mod quotas;
 mod strangers;

@@ -5,7 +5,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::{eventually, soon};
+use super::{eventually, soon, trusting};
 
 /// Somebody who uses the API.
 #[derive(Clone)]
@@ -27,14 +27,12 @@ pub struct Reply {
 
 impl Api {
     pub fn new(base: &str, token: Option<&str>) -> Self {
-        // Another test of this process may have installed it already.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        Self {
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
-            base: base.to_owned(),
-            token: token.map(str::to_owned),
-            tenant: None,
-        }
+        Self::over(trusting("ca.pem").build().unwrap(), base, token)
+    }
+
+    /// The same with connections of this client.
+    pub fn over(http: reqwest::Client, base: &str, token: Option<&str>) -> Self {
+        Self { http, base: base.to_owned(), token: token.map(str::to_owned), tenant: None }
     }
 
     /// The same server with another token.

@@ -1,6 +1,7 @@
 //! The application as `main` starts it, in this process, on a database of its own.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use carillon::app::App;
@@ -11,7 +12,7 @@ use carillon_engine::cluster::ClusterTimes;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Answer, Api, ManualClock, Receiver, shared_dir};
+use super::{Answer, Api, ManualClock, Receiver, put_certificate, shared_dir};
 
 /// The token of the first administrator, an operator.
 pub const ADMIN_TOKEN: &str = "the-first-administrators-token";
@@ -95,6 +96,17 @@ impl Setup {
         setup
     }
 
+    /// Its ports have TLS, with the certificate of `tests/tls` for `localhost`.
+    pub fn with_tls(self) -> Self {
+        let (certificate, key) = put_certificate(self.dir.path(), "server");
+        self.set("server.tls_cert", &certificate).set("server.tls_key", &key)
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The text of the configuration file.
     pub fn file(self, text: &str) -> Self {
         Self { file: Some(text.to_owned()), ..self }
@@ -120,8 +132,14 @@ impl Setup {
     }
 
     pub async fn try_start(&self) -> anyhow::Result<TestHost> {
-        let app = App::start(self.config()?, Arc::clone(&self.clock), self.cluster_times).await?;
-        let base = format!("http://{}", app.address);
+        let config = self.config()?;
+        let has_tls = config.server.tls().is_some();
+        let app = App::start(config, Arc::clone(&self.clock), self.cluster_times).await?;
+        let base = if has_tls {
+            format!("https://localhost:{}", app.address.port())
+        } else {
+            format!("http://{}", app.address)
+        };
         Ok(TestHost { api: Api::new(&base, Some(ADMIN_TOKEN)), base, dir: Arc::clone(&self.dir), app: Some(app) })
     }
 

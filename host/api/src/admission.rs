@@ -13,7 +13,7 @@ use super::ApiState;
 use super::auth::{Access, Authenticated, Requirement, Standing, access_of};
 use super::error::Problem;
 use super::query::KnownParameters;
-use super::serve::Peer;
+use super::client_address::Peer;
 use super::{idempotency, line_break, query, scope};
 
 /// Admits requests to some routes.

@@ -33,15 +33,17 @@ const SIMPLE_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "multipart
 /// Names and origin of a server that requires no token.
 #[derive(Clone, Debug)]
 pub struct BrowserGuard {
+    scheme: &'static str,
     listen: Vec<IpAddr>,
     public_url: Option<Url>,
 }
 
 impl BrowserGuard {
-    /// Creates the guard of a server that listens on these addresses and is known under `public_url`.
+    /// Creates the guard of a server that listens on these addresses, with TLS or without, and is known under `public_url`.
     #[must_use]
-    pub fn new(listen: impl IntoIterator<Item = SocketAddr>, public_url: Option<Url>) -> Self {
-        Self { listen: listen.into_iter().map(|address| address.ip().to_canonical()).collect(), public_url }
+    pub fn new(has_tls: bool, listen: impl IntoIterator<Item = SocketAddr>, public_url: Option<Url>) -> Self {
+        let scheme = if has_tls { "https" } else { "http" };
+        Self { scheme, listen: listen.into_iter().map(|address| address.ip().to_canonical()).collect(), public_url }
     }
 
     /// Refuses a request that only a web page can send.
@@ -80,7 +82,7 @@ impl BrowserGuard {
 
     /// Refuses a request that a page of another origin has sent.
     fn check_origin(&self, headers: &HeaderMap, named: Option<&Authority>) -> Result<(), Problem> {
-        let own = named.and_then(|name| Url::parse(&format!("http://{name}")).ok());
+        let own = named.and_then(|name| Url::parse(&format!("{}://{name}", self.scheme)).ok());
         let own = own.iter().chain(&self.public_url).map(|url| url.origin().ascii_serialization());
         let own: Vec<String> = own.collect();
         let is_own = |origin: &[u8]| own.iter().any(|own| own.as_bytes() == origin);
@@ -134,7 +136,7 @@ mod tests {
 
     fn guard() -> BrowserGuard {
         let public_url = Url::parse("https://carillon.example/").unwrap();
-        BrowserGuard::new(["127.0.0.1:7070".parse().unwrap(), "127.9.9.9:1".parse().unwrap()], Some(public_url))
+        BrowserGuard::new(false, ["127.0.0.1:7070".parse().unwrap(), "127.9.9.9:1".parse().unwrap()], Some(public_url))
     }
 
     /// Returns the status of the refusal of a request to `/v1/groups`; 200 if it passes.
@@ -227,6 +229,18 @@ mod tests {
         {
             assert_eq!(get(&[("host", "localhost"), ("sec-fetch-site", site)]), expected, "{site}");
         }
+    }
+
+    #[test]
+    fn origin_of_a_server_with_tls_is_https() {
+        let guard = BrowserGuard::new(true, ["127.0.0.1:7070".parse().unwrap()], None);
+        let is_refused = |origin: &str| {
+            let request =
+                Request::builder().uri("/v1/groups").header("host", "localhost:7070").header("origin", origin);
+            guard.check(&request.body(Body::empty()).unwrap()).is_err()
+        };
+        assert!(!is_refused("https://localhost:7070"));
+        assert!(is_refused("http://localhost:7070"));
     }
 
     #[test]

@@ -3,14 +3,18 @@
 //! Anybody can open a connection and say nothing. So when no place is free, the connection that has waited for the longest time without a
 //! whole head of a request is closed for the next one: who sends a request is served, however many others are silent or slow. The same holds
 //! among the connections of one address. A connection with a request under way is never closed for another one.
+//!
+//! A connection of HTTP/2 has many requests at once. Each of them but the first counts as a connection does, so that the bounds hold for requests
+//! and for what they take of memory, whatever the protocol.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use carillon_telemetry::Telemetry;
@@ -153,13 +157,35 @@ impl Connections {
         let is_trusted = self.0.limits.trusted.iter().any(|network| network.contains(&address));
         let most = if is_trusted { usize::MAX } else { self.0.limits.per_peer };
         let (number, connection) = self.enter(peer, most)?;
-        let mut place = Place { connections: self.clone(), peer, number, connection, permit: None };
-        place.permit = Some(match Arc::clone(&self.0.places).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.make_room().await?,
-        });
+        // The place counts for its address from here on, also if the caller gives up.
+        let mut place = Place {
+            connections: self.clone(),
+            peer,
+            most,
+            number,
+            connection,
+            requests: Mutex::new(0),
+            changed: Notify::new(),
+            permit: None,
+        };
+        place.permit = Some(self.permit().await?);
         place.idle();
         Some(place)
+    }
+
+    /// Returns a place for one more request at once on a connection of `peer`; `None` if the address has `most` places, none of which is idle.
+    async fn further(&self, peer: IpAddr, most: usize) -> Option<Further> {
+        let (number, _) = self.enter(peer, most)?;
+        let mut further = Further { connections: self.clone(), peer, number, permit: None };
+        further.permit = Some(self.permit().await?);
+        Some(further)
+    }
+
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        match Arc::clone(&self.0.places).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => self.make_room().await,
+        }
     }
 
     /// Counts a new connection for its address; returns `None` if there are `most` already, none of which is idle.
@@ -214,8 +240,14 @@ impl Connections {
 pub(super) struct Place {
     connections: Connections,
     peer: IpAddr,
+    /// Largest number of places of the address.
+    most: usize,
     number: u64,
     connection: Arc<Connection>,
+    /// Number of requests under way.
+    requests: Mutex<usize>,
+    /// Told when a request begins, and when the last one has ended.
+    changed: Notify,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -225,22 +257,75 @@ impl Place {
         self.connection.closed.cancelled().await;
     }
 
+    /// Returns when the connection has had no request for `time`.
+    pub(super) async fn idle_for(&self, time: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if *self.requests() > 0 {
+                changed.await;
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(time) => return,
+                () = changed => {}
+            }
+        }
+    }
+
     /// Notes that the connection has a request, until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.connection.idle_since.store(BUSY, Ordering::SeqCst);
-        Busy(Arc::clone(self))
+        {
+            let mut requests = self.requests();
+            *requests += 1;
+            self.connection.idle_since.store(BUSY, Ordering::SeqCst);
+        }
+        self.changed.notify_waiters();
+        Busy { place: Arc::clone(self), further: None }
+    }
+
+    /// Notes that the connection has one of several requests at once, as [`Self::busy`] does. Each but the first needs a place of its own.
+    ///
+    /// Returns `None` if the address has too many.
+    pub(super) async fn busy_besides(self: &Arc<Self>) -> Option<Busy> {
+        let mut busy = self.busy();
+        if *self.requests() > 1 {
+            busy.further = Some(self.connections.further(self.peer, self.most).await?);
+        }
+        Some(busy)
+    }
+
+    fn ended(&self) {
+        {
+            let mut requests = self.requests();
+            *requests -= 1;
+            if *requests > 0 {
+                return;
+            }
+            self.idle();
+        }
+        self.make_room_for_others();
+        self.changed.notify_waiters();
     }
 
     fn idle(&self) {
-        let shared = &self.connections.0;
-        let turn = shared.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        let turn = self.connections.0.turns.fetch_add(1, Ordering::Relaxed) + 1;
         self.connection.idle_since.store(turn, Ordering::SeqCst);
-        if shared.wanted.load(Ordering::SeqCst) > 0 {
+    }
+
+    /// Has the connection that has been idle for the longest time closed if a new one waits for a place.
+    fn make_room_for_others(&self) {
+        if self.connections.0.wanted.load(Ordering::SeqCst) > 0 {
             let mut state = self.connections.lock();
             if !state.wanted.is_empty() && state.close_longest(None) {
                 self.connections.change_wanted(&mut state, BTreeSet::pop_first);
             }
         }
+    }
+
+    fn requests(&self) -> MutexGuard<'_, usize> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -250,12 +335,30 @@ impl Drop for Place {
     }
 }
 
+/// The place of a request beside others on its connection.
+struct Further {
+    connections: Connections,
+    peer: IpAddr,
+    number: u64,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Further {
+    fn drop(&mut self) {
+        self.connections.lock().remove(self.peer, self.number);
+    }
+}
+
 /// A request under way.
-pub(super) struct Busy(Arc<Place>);
+pub(super) struct Busy {
+    place: Arc<Place>,
+    further: Option<Further>,
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.idle();
+        drop(self.further.take());
+        self.place.ended();
     }
 }
 
@@ -360,5 +463,39 @@ mod tests {
         assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(counted("192.0.2.1"), "192.0.2.1");
+    }
+
+    #[tokio::test]
+    async fn requests_at_once_on_one_connection_count_as_connections_do() {
+        let connections = connections(4, 3, &[]);
+        let one = place(&connections, HERE).await;
+        let first = one.busy_besides().await.unwrap();
+        let (second, third) = (one.busy_besides().await.unwrap(), one.busy_besides().await.unwrap());
+        assert!(one.busy_besides().await.is_none(), "the address has three places");
+        assert!(connections.place(HERE).await.is_none());
+        let two = place(&connections, THERE).await;
+        let works_too = two.busy_besides().await.unwrap();
+        let mut next = Box::pin(two.busy_besides());
+        assert!(poll!(&mut next).is_pending(), "all places are taken");
+        drop(first);
+        assert!(poll!(&mut next).is_pending(), "the connection itself keeps its place");
+        drop(second);
+        let beside = next.await.unwrap();
+        drop((third, works_too, beside, one, two));
+        let state = connections.lock();
+        assert!(state.peers.is_empty());
+        assert_eq!(connections.0.places.available_permits(), 4);
+    }
+
+    #[tokio::test]
+    async fn connection_is_idle_only_without_any_request() {
+        let connections = connections(4, 4, &[]);
+        let one = place(&connections, HERE).await;
+        let (first, second) = (one.busy_besides().await.unwrap(), one.busy_besides().await.unwrap());
+        let mut idle = Box::pin(one.idle_for(Duration::ZERO));
+        drop(first);
+        assert!(poll!(&mut idle).is_pending(), "one request is under way");
+        drop(second);
+        idle.await;
     }
 }

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Version;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::client::{Listening, RequestBody};
+use super::connections::Busy;
 use super::error::Problem;
 use super::handler::Handler;
 use super::pools::ConnectionEnd;
@@ -53,6 +55,19 @@ impl Deadline {
     }
 }
 
+/// Place of a request beside others on its connection, which is held until its handler has ended, also one whose client has cancelled the request.
+/// An extension of each request of HTTP/2.
+#[derive(Clone)]
+pub(super) struct Held {
+    _busy: Arc<Busy>,
+}
+
+impl Held {
+    pub(super) fn new(busy: Busy) -> Self {
+        Self { _busy: Arc::new(busy) }
+    }
+}
+
 /// What answers the requests of one listener.
 #[derive(Clone)]
 pub struct Door {
@@ -71,10 +86,14 @@ impl Door {
 
     /// Answers a request.
     pub async fn answer(&self, mut request: Request) -> Response {
+        // A connection of HTTP/2 has other requests, too; an unread body ends with its stream.
+        let has_one_request = request.version() < Version::HTTP_2;
         let end = ConnectionEnd::default();
         request.extensions_mut().insert(end.clone());
         let mut response = self.answer_in_time(request).await;
-        end.mark(&mut response);
+        if has_one_request {
+            end.mark(&mut response);
+        }
         response
     }
 
@@ -91,9 +110,11 @@ impl Door {
         let (client, listening) = Listening::begin();
         let mut request = request.map(|body| RequestBody::of(body, &client));
         request.extensions_mut().insert(client);
-        let router = self.router.clone();
+        let (router, held) = (self.router.clone(), request.extensions().get::<Held>().cloned());
         let handler = Handler::new(&self.handlers, async move {
-            router.oneshot(request).await.unwrap_or_else(|never| match never {})
+            let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            drop(held);
+            response
         });
         tokio::select! {
             biased;

@@ -14,10 +14,11 @@ pub(super) const MAX_HEAD_LEN: usize = 64 << 10;
 const HEADER_LINE: usize = ": \r\n".len();
 const REQUEST_LINE: usize = "  HTTP/1.1\r\n".len();
 
-/// Checks the length of a head and the `Host` header (RFC 9112, section 3.2).
+/// Checks the length of a head and the host that it names: in `Host` (RFC 9112, section 3.2), or in `:authority`, which is the target's authority here
+/// (RFC 9113, section 8.3.1).
 ///
 /// # Errors
-/// Returns 431 if the head is too long, and 400 if it does not have one `Host`.
+/// Returns 431 if the head is too long, and 400 if it does not name one host.
 pub(super) fn check(request: &Request) -> Result<(), Problem> {
     if head_len(request) > MAX_HEAD_LEN {
         return Err(Problem::head_too_large(MAX_HEAD_LEN));
@@ -25,8 +26,14 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(Problem::malformed(None, "the request has more than one `Host`")),
-        (None, _) if request.version() >= Version::HTTP_11 => {
+        (None, _) if request.version() >= Version::HTTP_2 && request.uri().authority().is_none() => {
+            Err(Problem::malformed(None, "a request of HTTP/2 needs an `:authority`"))
+        }
+        (None, _) if request.version() == Version::HTTP_11 => {
             Err(Problem::malformed(None, "a request of HTTP/1.1 needs a `Host`"))
+        }
+        (Some(host), None) if request.version() >= Version::HTTP_2 && !is_authority(request, host.as_bytes()) => {
+            Err(Problem::malformed(None, "the `Host` is not the `:authority`"))
         }
         (Some(host), None) if !is_host(host.as_bytes()) => Err(Problem::malformed(None, "the `Host` is not a host")),
         _ => Ok(()),
@@ -36,6 +43,11 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
 /// Returns whether a value of `Host` is a host with or without a port, or empty, as for a target without a host.
 fn is_host(value: &[u8]) -> bool {
     value.is_empty() || Authority::try_from(value).is_ok_and(|host| !host.as_str().contains('@'))
+}
+
+/// Returns whether the target of a request names this host, or none.
+fn is_authority(request: &Request, host: &[u8]) -> bool {
+    request.uri().authority().is_none_or(|authority| authority.as_str().as_bytes().eq_ignore_ascii_case(host))
 }
 
 /// Returns the length of a head, without optional white space, which is not kept.
@@ -77,6 +89,23 @@ mod tests {
         ] {
             assert_eq!(status(version, hosts, 1), expected, "{version:?} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn request_of_http_2_names_one_host_in_its_target_or_header() {
+        let status = |uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().version(Version::HTTP_2).uri(uri);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            check(&request.body(Body::empty()).unwrap()).map_err(|problem| problem.status().as_u16()).err()
+        };
+        assert_eq!(status("https://a:1/healthz", &[]), None);
+        assert_eq!(status("https://a:1/healthz", &["A:1"]), None);
+        assert_eq!(status("/healthz", &["a:1"]), None);
+        assert_eq!(status("/healthz", &[]), Some(400));
+        assert_eq!(status("https://a:1/healthz", &["b:1"]), Some(400));
+        assert_eq!(status("https://a:1/healthz", &["a:1", "a:1"]), Some(400));
     }
 
     #[test]

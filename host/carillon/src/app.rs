@@ -5,6 +5,7 @@
 //! report all of it.
 
 mod backup;
+mod certificate;
 mod declare;
 mod listeners;
 mod open;
@@ -23,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use carillon_api::door::Door;
+use carillon_api::port::ServeLimits;
 use carillon_api::serve::serve;
+use carillon_api::tls::ServerTls;
 use carillon_api::{ApiState, Lifecycle, Mount, router};
 use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
@@ -47,7 +50,8 @@ use carillon_engine::services::Services;
 use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
-use self::listeners::{FurtherListeners, listen, serve_limits};
+use self::certificate::CertificateReloader;
+use self::listeners::{FurtherListeners, listen, serve_limits, server_tls};
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
 pub use self::recover::{recover_master_key, recover_operator_token};
@@ -96,7 +100,7 @@ pub struct App {
 /// # Errors
 /// Returns an error if the server cannot be started.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let store_name = config.store.name();
+    let (store_name, has_tls) = (config.store.name(), config.server.tls().is_some());
     let app = App::start(config, Arc::new(SystemClock), ClusterTimes::default()).await?;
     for (mount, address) in &app.mounts {
         tracing::info!(%address, mount = mount.name(), "compatibility mount is ready");
@@ -104,7 +108,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(address) = app.metrics_address {
         tracing::info!(%address, "metrics port is ready");
     }
-    tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
+    tracing::info!(address = %app.address, tls = has_tls, version = VERSION, store = store_name, "ready");
     let first = signal().await?;
     let interrupt = app.dispatcher.interrupt();
     let stopped = async {
@@ -136,10 +140,10 @@ impl App {
     pub async fn start(config: Config, clock: Arc<dyn Clock>, times: ClusterTimes) -> anyhow::Result<Self> {
         // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let home = Home::of(&config)?;
+        let (home, tls) = (Home::of(&config)?, server_tls(&config)?);
         let opened = open_store(&config, clock).await?;
         let store = Arc::clone(&opened.store);
-        let started = Self::start_on(opened, config, &home, times).await;
+        let started = Self::start_on(opened, config, &home, tls, times).await;
         if started.is_err() {
             // Otherwise the database would be in use until its threads have ended.
             store.close().await;
@@ -147,7 +151,13 @@ impl App {
         started
     }
 
-    async fn start_on(opened: Opened, config: Config, home: &Home, times: ClusterTimes) -> anyhow::Result<Self> {
+    async fn start_on(
+        opened: Opened,
+        config: Config,
+        home: &Home,
+        tls: Option<Arc<ServerTls>>,
+        times: ClusterTimes,
+    ) -> anyhow::Result<Self> {
         let files = FileShares::of_process();
         let Opened { store, clock, shared } = opened;
         let vault = unlock(&master_key(&config, home), Unfit::Refuse, &*store, &*clock).await?;
@@ -197,8 +207,8 @@ impl App {
             link: TaskTracker::new(),
             drain_timeout: config.server.drain_timeout.get(),
         };
-        app.spawn_loops(&config, &api);
-        app.spawn_listeners(&config, files.clients, listener, further);
+        app.spawn_loops(&config, &api, tls.as_ref());
+        app.spawn_listeners(&serve_limits(&config, tls, files.clients, &app.services.telemetry), listener, further);
         if let Some(shared) = shared {
             app.spawn_link(shared);
         }
@@ -206,14 +216,7 @@ impl App {
         Ok(app)
     }
 
-    fn spawn_listeners(
-        &self,
-        config: &Config,
-        max_connections: usize,
-        listener: TcpListener,
-        further: FurtherListeners,
-    ) {
-        let limits = serve_limits(config, max_connections, &self.services.telemetry);
+    fn spawn_listeners(&self, limits: &ServeLimits, listener: TcpListener, further: FurtherListeners) {
         let doors = self.further_doors.iter().chain([&self.door]);
         for (listener, door) in further.into_listeners().chain([listener]).zip(doors) {
             self.serving.spawn(serve(listener, door.clone(), limits.clone(), self.stop.clone(), self.end.clone()));
@@ -221,7 +224,7 @@ impl App {
         self.serving.close();
     }
 
-    fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>) {
+    fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>, tls: Option<&Arc<ServerTls>>) {
         let (services, dispatcher, leases) = (&self.services, &self.dispatcher, &self.dispatcher.lease_keeper());
         let (first, last) = ((&self.loops, &self.stop), (&self.lasting_loops, dispatcher.interrupt()));
         let rescuer =
@@ -233,6 +236,10 @@ impl App {
         self.supervise(first, "retention", &pruner, |pruner, stop| pruner.run(stop));
         self.supervise(first, "schedules", &api.intake, |intake, stop| ScheduleRunner::new(intake).run(stop));
         self.supervise(first, "bulk changes", &api.bulk, |bulk, stop| bulk.run(stop));
+        if let Some(tls) = tls {
+            let reloader = Arc::new(CertificateReloader::new(Arc::clone(tls), &self.services));
+            self.supervise(first, "certificate", &reloader, |reloader, stop| reloader.run(stop));
+        }
         // These loops renew leases, end attempts, show events, and make the jobs that observers request. All of that is needed while attempts
         // finish, so the loops end with the interrupt.
         self.supervise(last, "leases", leases, |leases, stop| leases.run(stop));

@@ -31,6 +31,8 @@ mod schedule;
 mod tenant;
 mod token;
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -62,6 +64,9 @@ pub struct Remote {
         value_name = "TOKEN"
     )]
     token: Option<String>,
+    /// File with certificate authorities, in PEM, that are trusted for an https server, besides those that the system trusts.
+    #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Tenant to act for, for operators. Default: the token's tenant.
     #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_TENANT", value_name = "NAME")]
     tenant: Option<String>,
@@ -117,8 +122,9 @@ pub enum RemoteCommand {
 /// # Errors
 /// Returns an error if the server cannot be reached or rejects the request, or if the output cannot be written.
 pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
+    let ca_file = remote.ca_file.filter(|file| !file.as_os_str().is_empty());
     let session = Session {
-        client: Client::new(&remote.server, remote.token.filter(|token| !token.is_empty()))?
+        client: Client::trusting(ca_file.as_deref(), &remote.server, remote.token.filter(|token| !token.is_empty()))?
             .for_tenant(remote.tenant.filter(|tenant| !tenant.is_empty())),
         out: Output::new(remote.json),
     };

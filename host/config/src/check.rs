@@ -50,6 +50,7 @@ fn server(config: &Config, checks: &mut Checks) {
     checks.between("server.connections_per_peer", server.connections_per_peer, 1, MANY);
     checks.period("server.drain_timeout", server.drain_timeout, Duration::ZERO);
     checks.period("server.drain_notice", server.drain_notice, Duration::ZERO);
+    server.check(checks);
 }
 
 fn public_url(config: &Config, checks: &mut Checks) {

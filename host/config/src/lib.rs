@@ -11,6 +11,7 @@ mod egress;
 mod keys;
 mod limits;
 mod load;
+mod server;
 mod values;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -30,6 +30,7 @@ pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use limits::{Limits, MetricsConfig, TenantLimits};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
+pub use server::Server;
 pub use values::{Period, PortRange, Size, parse_address};
 
 /// Defaults and their documentation.
@@ -81,56 +82,6 @@ impl Config {
     #[must_use]
     pub fn named(&self, section: &str) -> String {
         self.origins.get(section).map_or_else(|| section.to_owned(), |origin| format!("{origin}: {section}"))
-    }
-}
-
-/// `[server]`: the API.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Server {
-    /// Address and port on which the API is served.
-    #[serde(deserialize_with = "values::address")]
-    pub listen: SocketAddr,
-    /// URL under which clients reach the server, if it is not `listen`.
-    #[serde(deserialize_with = "values::read_unless_empty")]
-    pub public_url: Option<Url>,
-    /// Whether the OpenAPI document is served.
-    pub openapi: bool,
-    /// Name of the node; None for its host's name.
-    #[serde(deserialize_with = "values::unless_empty")]
-    pub name: Option<String>,
-    /// Largest request body.
-    pub body_limit: Size,
-    /// Largest number of jobs in one batch.
-    pub batch_limit: usize,
-    /// Largest payload of one job.
-    pub payload_limit: Size,
-    /// Time limit for a request's headers.
-    pub header_read_timeout: Period,
-    /// Time limit for a request, body and response included.
-    pub request_timeout: Period,
-    /// Largest number of concurrent requests.
-    pub concurrent_requests: usize,
-    /// Time for which a response may make no progress.
-    pub write_timeout: Period,
-    /// Largest number of open connections.
-    pub connections: usize,
-    /// Largest number of them from one address.
-    pub connections_per_peer: usize,
-    /// Networks of proxies, for which `connections_per_peer` does not hold.
-    #[serde(deserialize_with = "values::networks")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// Time that running work has after the first signal to stop.
-    pub drain_timeout: Period,
-    /// Time for which `/readyz` reports the coming stop to load balancers before the port closes.
-    pub drain_notice: Period,
-}
-
-impl Server {
-    /// Returns the name of the node.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.name.clone().unwrap_or_else(|| hostname::get().unwrap_or_default().to_string_lossy().into_owned())
     }
 }
 

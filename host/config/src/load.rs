@@ -480,6 +480,7 @@ mod tests {
     fn the_command_lines_own_variables_and_foreign_ones_are_ignored() {
         let variables = [
             ("CARILLON_TOKEN", "t"),
+            ("CARILLON_CA_FILE", "f"),
             ("CARILLON_SERVER", "http://x"),
             ("CARILLON_LOG", "debug"),
             ("SERVER__LISTEN", "x"),

@@ -71,6 +71,7 @@ pub struct Metrics {
     observed: Family<OutcomeLabel, Counter>,
     shadowed: Family<OutcomeLabel, Counter>,
     refused: Family<BoundLabel, Counter>,
+    certificate_reads: Family<OutcomeLabel, Counter>,
     breakers_opened: Counter,
     breakers_open: Gauge,
     ready: Gauge,
@@ -109,6 +110,7 @@ impl Default for Metrics {
             observed: Family::default(),
             shadowed: Family::default(),
             refused: Family::default(),
+            certificate_reads: Family::default(),
             breakers_opened: Counter::default(),
             breakers_open: Gauge::default(),
             ready: Gauge::default(),
@@ -169,6 +171,8 @@ impl Metrics {
             "What was refused because of a bound, by the bound's setting",
             self.refused.clone(),
         );
+        let reads = "Readings of the server's certificate since the start, by outcome";
+        registry.register("tls_certificate_reloads", reads, self.certificate_reads.clone());
         registry.register("breakers_opened", "Circuit breakers that opened", self.breakers_opened.clone());
         let ready = "1 if jobs are accepted and delivered, as far as is known without a test write, otherwise 0";
         registry.register("ready", ready, self.ready.clone());
@@ -261,6 +265,12 @@ impl Metrics {
     /// Counts something that was refused because of a bound; `bound` is the name of its setting.
     pub fn refused(&self, bound: &'static str) {
         self.refused.get_or_create(&BoundLabel { bound }).inc();
+    }
+
+    /// Counts a reading of the server's certificate after the start.
+    pub fn certificate_read(&self, is_replaced: bool) {
+        let outcome = if is_replaced { "replaced" } else { "failed" };
+        self.certificate_reads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts a circuit breaker that opened.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import ssl
 from dataclasses import dataclass
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union
 
 import httpx
 
@@ -20,6 +22,9 @@ TIMEOUT = 30.0
 #: Added to a wait that the client requests of the server, in seconds: the response takes some time, too.
 _SLACK_SECONDS = 5.0
 
+#: Environment variable that names a file with certificate authorities, where a client is given none.
+_CA_FILE = "CARILLON_CA_FILE"
+
 _USER_AGENT = "carillon-python"
 
 
@@ -33,9 +38,18 @@ class Endpoint:
     auth: Optional[httpx.BasicAuth]
     #: In seconds.
     timeout: float
+    #: File with certificate authorities that are trusted in addition.
+    ca_file: Optional[str] = None
 
     @classmethod
-    def of(cls, url: str, token: Optional[str], tenant: Optional[str], timeout: Period) -> Endpoint:
+    def of(
+        cls,
+        url: str,
+        token: Optional[str],
+        tenant: Optional[str],
+        timeout: Period,
+        ca_file: Optional[Union[str, os.PathLike[str]]] = None,
+    ) -> Endpoint:
         """Parses the URL; its user information becomes Basic authentication.
 
         Raises ValueError for a URL that is not http(s), for two credentials at once, and for a timeout that is not positive.
@@ -57,12 +71,19 @@ class Endpoint:
         if tenant is not None:
             headers["Carillon-Tenant"] = tenant
         bare = parsed.copy_with(username=None, password=None)
-        return cls(str(bare).rstrip("/"), headers, auth, limit)
+        authorities = os.fspath(ca_file) if ca_file is not None else os.environ.get(_CA_FILE)
+        return cls(str(bare).rstrip("/"), headers, auth, limit, authorities or None)
 
     def options(self) -> dict[str, Any]:
-        """Returns the arguments for the constructor of an httpx client."""
+        """Returns the arguments for the constructor of an httpx client.
+
+        Raises OSError if the file with certificate authorities cannot be read; ssl.SSLError is one.
+        """
         # Without TLS there is nothing to verify: loading the certificate authorities would only take time.
-        verify = self.base.startswith("https:")
+        verify: Union[bool, ssl.SSLContext] = self.base.startswith("https:")
+        if verify and self.ca_file is not None:
+            verify = httpx.create_ssl_context()
+            verify.load_verify_locations(self.ca_file)
         options = {"headers": self.headers, "auth": self.auth, "timeout": self.timeout}
         return {**options, "verify": verify, "follow_redirects": False}
 

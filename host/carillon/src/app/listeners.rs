@@ -8,7 +8,8 @@ use tokio::net::TcpListener;
 
 use carillon_api::connections::{ConnectionLimits, Connections};
 use carillon_api::door::Door;
-use carillon_api::serve::ServeLimits;
+use carillon_api::port::ServeLimits;
+use carillon_api::tls::{CertificateFiles, ServerTls};
 use carillon_api::{ApiState, Mount, metrics_router, mount_router};
 use carillon_config::Config;
 use carillon_telemetry::Telemetry;
@@ -60,7 +61,12 @@ impl FurtherListeners {
 }
 
 /// Returns the bounds of all connections, of which open files allow `max_connections`.
-pub(super) fn serve_limits(config: &Config, max_connections: usize, telemetry: &Arc<Telemetry>) -> ServeLimits {
+pub(super) fn serve_limits(
+    config: &Config,
+    tls: Option<Arc<ServerTls>>,
+    max_connections: usize,
+    telemetry: &Arc<Telemetry>,
+) -> ServeLimits {
     let server = &config.server;
     let limits = ConnectionLimits {
         all: server.connections.min(max_connections),
@@ -70,8 +76,17 @@ pub(super) fn serve_limits(config: &Config, max_connections: usize, telemetry: &
     ServeLimits {
         header_read_timeout: server.header_read_timeout.get(),
         write_timeout: server.write_timeout.get(),
+        http2_streams: server.http2_streams,
         connections: Connections::new(limits, Arc::clone(telemetry)),
+        tls,
     }
+}
+
+/// Reads the certificate of all ports, if there is one.
+pub(super) fn server_tls(config: &Config) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let Some((certificate, key)) = config.server.tls() else { return Ok(None) };
+    let files = CertificateFiles { certificate: certificate.to_owned(), key: key.to_owned() };
+    Ok(Some(Arc::new(ServerTls::load(files)?)))
 }
 
 /// Opens a port.

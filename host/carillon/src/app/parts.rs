@@ -145,7 +145,7 @@ fn browser_guard(config: &Config) -> Option<BrowserGuard> {
     }
     let mounts = config.compat.mounts().into_iter().filter_map(|mount| mount.listen);
     let listen = mounts.chain(config.metrics.listen).chain([config.server.listen]);
-    Some(BrowserGuard::new(listen, config.server.public_url.clone()))
+    Some(BrowserGuard::new(config.server.tls().is_some(), listen, config.server.public_url.clone()))
 }
 
 /// Returns the largest body of a request that is no batch: one job, with its payload in base64.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Optional, Union
@@ -26,6 +27,7 @@ class AsyncClient(AsyncSender):
     ``token``: sent as a Bearer token. User information in the URL (``http://:TOKEN@host``) is sent as Basic authentication instead.
     ``tenant``: for operators who act for another tenant.
     ``timeout``: for each step of a request, which is connecting, sending, or waiting for the next bytes of the response.
+    ``ca_file``: certificate authorities in PEM that are trusted in addition. Default: the file that ``CARILLON_CA_FILE`` names.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class AsyncClient(AsyncSender):
         *,
         tenant: Optional[str] = None,
         timeout: Period = TIMEOUT,
+        ca_file: Optional[Union[str, os.PathLike[str]]] = None,
         transport: Optional[httpx.AsyncBaseTransport] = None,
     ) -> None:
-        super().__init__(url, token, tenant, timeout, transport)
+        super().__init__(url, token, tenant, timeout, ca_file, transport)
         self.jobs = AsyncJobs(self)
         self.groups = AsyncGroups(self)
         self.policies = AsyncPolicies(self)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
-from typing import Optional, TypeVar
+from typing import Optional, TypeVar, Union
 
 import httpx
 
@@ -23,9 +24,10 @@ class AsyncSender:
         token: Optional[str],
         tenant: Optional[str],
         timeout: Period,
+        ca_file: Optional[Union[str, os.PathLike[str]]],
         transport: Optional[httpx.AsyncBaseTransport],
     ) -> None:
-        self._endpoint = Endpoint.of(url, token, tenant, timeout)
+        self._endpoint = Endpoint.of(url, token, tenant, timeout, ca_file)
         self._http = httpx.AsyncClient(transport=transport, **self._endpoint.options())
 
     async def send(self, call: Call[T]) -> T:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Optional, TypeVar
+from typing import Optional, TypeVar, Union
 
 import httpx
 
@@ -24,9 +25,10 @@ class Sender:
         token: Optional[str],
         tenant: Optional[str],
         timeout: Period,
+        ca_file: Optional[Union[str, os.PathLike[str]]],
         transport: Optional[httpx.BaseTransport],
     ) -> None:
-        self._endpoint = Endpoint.of(url, token, tenant, timeout)
+        self._endpoint = Endpoint.of(url, token, tenant, timeout, ca_file)
         self._http = httpx.Client(transport=transport, **self._endpoint.options())
 
     def send(self, call: Call[T]) -> T:

@@ -17,6 +17,7 @@ mod http2;
 mod https;
 mod memory;
 mod quotas;
+mod reverse_proxies;
 mod strangers;
 mod tenants;
 mod tokens;

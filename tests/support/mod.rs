@@ -17,6 +17,7 @@ mod python;
 mod raw;
 mod receiver;
 mod registry;
+mod reverse_proxy;
 mod stream;
 mod time;
 
@@ -38,6 +39,7 @@ pub use python::{ask_python, interpreter};
 pub use raw::{RawReceiver, read_request};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
 pub use registry::Registry;
+pub use reverse_proxy::ReverseProxy;
 pub use stream::kinds;
 pub use time::ms;
 

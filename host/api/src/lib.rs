@@ -9,7 +9,7 @@ mod auth_failures;
 mod bounds;
 mod browser_guard;
 pub mod client;
-mod client_address;
+pub mod client_address;
 mod compat;
 pub mod connections;
 pub mod door;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use super::answer_body::AnswerBody;
-use super::client_address::Peer;
+use super::client_address::{Peer, TrustedProxies};
 use super::connections::{Connections, Place};
 use super::door::{Door, Held};
 use super::error::Problem;
@@ -46,6 +46,8 @@ pub struct ServeLimits {
     pub http2_streams: u32,
     /// All that are open, whichever port they came to.
     pub connections: Connections,
+    /// Proxies whose word on the client's address counts.
+    pub proxies: Arc<TrustedProxies>,
     /// Certificate of all ports; `None` if they serve in clear.
     pub tls: Option<Arc<ServerTls>>,
 }
@@ -78,6 +80,7 @@ pub(super) struct Port {
 #[derive(Clone)]
 struct Conversation {
     door: Door,
+    proxies: Arc<TrustedProxies>,
     peer: Peer,
     place: Arc<Place>,
     /// Whether the answer under way has no end; of HTTP/2, whether any answer had none.
@@ -117,7 +120,8 @@ impl Port {
 
     async fn answer(&self, stream: TcpStream, peer: Peer, place: &Arc<Place>) {
         let endless = Arc::default();
-        let conversation = Conversation { door: self.door.clone(), peer, place: Arc::clone(place), endless };
+        let (door, proxies) = (self.door.clone(), Arc::clone(&self.limits.proxies));
+        let conversation = Conversation { door, proxies, peer, place: Arc::clone(place), endless };
         let (ended, sent) = match &self.limits.tls {
             None => {
                 let (socket, sent) = Socket::new(stream, self.limits.write_timeout);
@@ -268,7 +272,8 @@ impl Port {
 
 impl Conversation {
     async fn answer(&self, mut request: axum::extract::Request) -> Response {
-        request.extensions_mut().insert(self.peer);
+        let client = self.proxies.client(self.peer, &request);
+        request.extensions_mut().insert(client);
         match head::check(&request) {
             Ok(()) => self.door.answer(request).await,
             Err(problem) => problem.into_response(),

@@ -30,7 +30,7 @@ pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use limits::{Limits, MetricsConfig, TenantLimits};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
-pub use server::Server;
+pub use server::{ForwardedHeader, Server};
 pub use values::{Period, PortRange, Size, parse_address};
 
 /// Defaults and their documentation.

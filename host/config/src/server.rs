@@ -43,9 +43,11 @@ pub struct Server {
     pub connections: usize,
     /// Largest number of them from one address.
     pub connections_per_peer: usize,
-    /// Networks of proxies, for which `connections_per_peer` does not hold.
+    /// Networks of proxies, whose word on a client's address counts, and for which `connections_per_peer` does not hold.
     #[serde(deserialize_with = "values::networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Header in which they write down the address of a client.
+    pub forwarded_header: ForwardedHeader,
     /// Largest number of requests at once on one connection of HTTP/2.
     pub http2_streams: u32,
     /// File with the certificate of all ports; they serve in clear if it is unset.
@@ -58,6 +60,16 @@ pub struct Server {
     pub drain_timeout: Period,
     /// Time for which `/readyz` reports the coming stop to load balancers before the port closes.
     pub drain_notice: Period,
+}
+
+/// Header in which proxies write down the address of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 impl Server {
@@ -92,6 +104,15 @@ mod tests {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn header_of_proxies_is_one_of_two() {
+        for name in ["x-forwarded-for", "forwarded"] {
+            assert_eq!(refusal(&[("CARILLON_SERVER__FORWARDED_HEADER", name)]), "");
+        }
+        let message = refusal(&[("CARILLON_SERVER__FORWARDED_HEADER", "x-real-ip")]);
+        assert!(message.contains("server.forwarded_header") && message.contains("x-forwarded-for"), "{message}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use carillon_api::client_address::{ForwardedHeader, TrustedProxies};
 use carillon_api::connections::{ConnectionLimits, Connections};
 use carillon_api::door::Door;
 use carillon_api::port::ServeLimits;
@@ -77,9 +78,18 @@ pub(super) fn serve_limits(
         header_read_timeout: server.header_read_timeout.get(),
         write_timeout: server.write_timeout.get(),
         http2_streams: server.http2_streams,
+        proxies: Arc::new(trusted_proxies(config)),
         connections: Connections::new(limits, Arc::clone(telemetry)),
         tls,
     }
+}
+
+fn trusted_proxies(config: &Config) -> TrustedProxies {
+    let header = match config.server.forwarded_header {
+        carillon_config::ForwardedHeader::XForwardedFor => ForwardedHeader::XForwardedFor,
+        carillon_config::ForwardedHeader::Forwarded => ForwardedHeader::Forwarded,
+    };
+    TrustedProxies { networks: config.server.trusted_proxies.clone(), header }
 }
 
 /// Reads the certificate of all ports, if there is one.

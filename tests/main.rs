@@ -44,12 +44,14 @@ mod times;
 mod timetable;
 
 mod breaker;
+mod client_certificates;
 mod clock_jumps;
 mod connections;
 mod consumers;
 mod deliver;
 mod exhaustion;
 mod guard;
+mod http2_receivers;
 mod ordering;
 mod pauses;
 mod proxies;

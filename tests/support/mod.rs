@@ -20,6 +20,7 @@ mod registry;
 mod reverse_proxy;
 mod stream;
 mod time;
+mod tls_receiver;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ pub use registry::Registry;
 pub use reverse_proxy::ReverseProxy;
 pub use stream::kinds;
 pub use time::ms;
+pub use tls_receiver::{Asks, TlsReceiver, TlsSetup};
 
 /// The longest that a test waits for something that must happen. Nothing depends on how long it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -180,6 +180,7 @@ fn request(url: &Url, headers: HeaderMap, body: &Bytes) -> Outgoing {
         url: url.clone(),
         headers,
         auth_headers: Vec::new(),
+        client_key: None,
         body: body.clone(),
         timeout: TIMEOUT,
         redirects: Redirects::default(),

@@ -263,10 +263,11 @@ fn older(
 ) -> Result<Vec<SealedVersion>, Invalid> {
     let other = |version: &&KeyVersion| !version.material.as_ref().is_some_and(|material| material.is_same(new));
     let kept: Vec<_> = key.live(now).filter(other).collect();
-    if kept.iter().any(|version| KeyKind::Header == version.kind || KeyKind::Header == kind) {
+    let has_one_value = |kind| matches!(kind, KeyKind::Header | KeyKind::TlsClient);
+    if kept.iter().any(|version| has_one_value(version.kind) || has_one_value(kind)) {
         return Err(Invalid::at(
             "/overlap",
-            "`overlap` is not allowed for the kind `header`, which has one value at a time",
+            "`overlap` is not allowed for the kinds `header` and `tls-client`, which have one value at a time",
         ));
     }
     if kept.len() >= VERSIONS {

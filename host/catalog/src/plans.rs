@@ -67,8 +67,10 @@ impl Catalog {
         // These headers are set where requests are signed.
         let sendable = |header: &AuthHeader| Ok((header.clone(), self.sendable(group, &header.key).map_err(signing)?));
         let auth_headers = effective.auth_headers.iter().map(sendable).collect::<Result<_, _>>()?;
+        let client_key = effective.client_key.as_ref();
+        let client_key = client_key.map(|tls| self.client_key(group, &tls.key)).transpose().map_err(signing)?;
         let (judge, retry) = (self.step(&effective.judge).await?, self.step(&effective.retry).await?);
-        Ok(Arc::new(Plan { encode, sign, auth_headers, judge, retry }))
+        Ok(Arc::new(Plan { encode, sign, auth_headers, client_key, judge, retry }))
     }
 
     /// Returns the group's observer, if it has one. It is not part of the plan: a delivery does not depend on it.
@@ -125,6 +127,14 @@ impl Catalog {
             Some(material) => Ok(material),
             None => Err(fault(FaultCode::MissingKey, format!("the key `{key}` is not of the kind `header`"))),
         }
+    }
+
+    /// Returns a client certificate to be shown to receivers.
+    fn client_key(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
+        let newest = self.granted(group, key)?.into_iter().next();
+        newest
+            .filter(|material| material.tls_client().is_ok())
+            .ok_or_else(|| fault(FaultCode::MissingKey, format!("the key `{key}` is not of the kind `tls-client`")))
     }
 }
 

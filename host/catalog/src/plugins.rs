@@ -231,9 +231,8 @@ impl Catalog {
 
     /// Returns warnings about keys of a policy that cannot be decrypted.
     fn unusable_keys(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
-        let signing = effective.sign.iter().flat_map(|used| &used.keys);
-        let keys = signing.chain(effective.auth_headers.iter().map(|header| &header.key));
-        let unusable = keys.filter(|name| self.key(tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
+        let unusable =
+            effective.keys().filter(|name| self.key(tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
         unusable
             .map(|name| {
                 format!("the key `{name}` cannot be decrypted: it was encrypted under another master key; put it again")

@@ -9,7 +9,7 @@ use super::error::CatalogError;
 use super::{Catalog, Group, PluginVersion, Tenant};
 use carillon_core::job::{TenantId, check_name};
 use carillon_core::limits::ByteLimit;
-use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
+use carillon_policy::binding::{AuthHeader, ClientKey, Effective, Invalid, Use};
 use carillon_policy::{KeyKind, QueueKey};
 
 /// Maximum depth of nesting of a stored document. JSON is parsed to a depth of 127, and the document is stored inside of others.
@@ -180,15 +180,24 @@ impl Catalog {
         };
         for (index, key) in effective.sign.iter().flat_map(|used| &used.keys).enumerate() {
             let pointer = format!("/sign/keys/{index}");
-            if kind(key, &pointer)? == KeyKind::Header {
-                return Err(Invalid::at(pointer, format!("the key `{key}` has the kind `header` and cannot sign")));
-            }
+            let name = match kind(key, &pointer)? {
+                KeyKind::Secret | KeyKind::Ed25519 => continue,
+                KeyKind::Header => "header",
+                KeyKind::TlsClient => "tls-client",
+            };
+            return Err(Invalid::at(pointer, format!("the key `{key}` has the kind `{name}` and cannot sign")));
         }
         for AuthHeader { key, pointer, .. } in &effective.auth_headers {
             if kind(key, pointer)? != KeyKind::Header {
                 let message = format!("the key `{key}` must have the kind `header` to be sent in a header");
                 return Err(Invalid::at(pointer, message));
             }
+        }
+        if let Some(ClientKey { key }) = &effective.client_key
+            && kind(key, ClientKey::POINTER)? != KeyKind::TlsClient
+        {
+            let message = format!("the key `{key}` must have the kind `tls-client` to be shown to receivers");
+            return Err(Invalid::at(ClientKey::POINTER, message));
         }
         Ok(())
     }

@@ -44,9 +44,10 @@ pub enum Command {
         /// `key get` shows its public key. With --base64, the secret has the form of Standard Webhooks (`whsec_…`).
         #[arg(long, conflicts_with_all = ["env", "file"])]
         generate: bool,
-        /// Kind of the key: `secret` (default) and `ed25519` sign requests, `header` is sent as the value of a group's `auth_headers`. An
-        /// `ed25519` key may be PEM, as `openssl genpkey -algorithm ed25519` writes it.
-        #[arg(long, value_parser = ["secret", "ed25519", "header"])]
+        /// Kind of the key: `secret` (default) and `ed25519` sign requests, `header` is sent as the value of a group's `auth_headers`,
+        /// and `tls-client` is a certificate with its private key, in PEM, for receivers that ask for one (a group's `tls`). An `ed25519` key may
+        /// be PEM, as `openssl genpkey -algorithm ed25519` writes it.
+        #[arg(long, value_parser = ["secret", "ed25519", "header", "tls-client"])]
         kind: Option<String>,
         /// Read the secret as base64, with or without the prefix `whsec_` or `whsk_`.
         #[arg(long)]

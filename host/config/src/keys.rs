@@ -46,6 +46,9 @@ pub enum TenantKeyKind {
     Ed25519,
     /// Value of a header.
     Header,
+    /// Client certificate.
+    #[serde(rename = "tls-client")]
+    TlsClient,
 }
 
 /// A tenant's key that exists from the start.

@@ -188,6 +188,8 @@ pub struct Delivery {
     /// Proxy for every connection, if set.
     #[serde(deserialize_with = "values::read_unless_empty")]
     pub proxy: Option<Url>,
+    /// Whether HTTP/2 is offered to receivers with TLS.
+    pub http2: bool,
     /// File with certificate authorities that are trusted in addition to the system's.
     #[serde(deserialize_with = "values::unless_empty")]
     pub ca_file: Option<PathBuf>,

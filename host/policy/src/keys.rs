@@ -1,7 +1,8 @@
 //! Keys, and the operations on them that a signer may request.
 //!
 //! The material lives in host memory only and is wiped when it is dropped; a guest holds a handle. No type here prints it. A key that goes
-//! out as a header is a kind of its own: receivers see it, so it must not be used for signatures.
+//! out as a header is a kind of its own: receivers see it, so it must not be used for signatures. So is a client certificate, which proves to
+//! receivers who connects.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +10,13 @@ use std::sync::Arc;
 use ed25519_dalek::{KEYPAIR_LENGTH, SECRET_KEY_LENGTH, Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit};
 use http::HeaderValue;
+use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use zeroize::Zeroizing;
 
+use super::tls_client;
 use carillon_core::clock::UnixMs;
 
 /// Kind of a key, which determines its use.
@@ -26,6 +29,9 @@ pub enum KeyKind {
     Ed25519,
     /// Text that is sent as the value of a header (`auth_headers`), and signs nothing.
     Header,
+    /// Client certificate with its private key, in PEM, that is shown to receivers in TLS handshakes (`tls`), and signs nothing else.
+    #[serde(rename = "tls-client")]
+    TlsClient,
 }
 
 /// Maximum length of a header's value, in bytes.
@@ -52,6 +58,8 @@ pub struct KeyMaterial {
     id: String,
     kind: KeyKind,
     secret: Zeroizing<Vec<u8>>,
+    /// The certificate with its key, of the kind [`KeyKind::TlsClient`].
+    certified: Option<Arc<CertifiedKey>>,
     expires_at: Option<UnixMs>,
 }
 
@@ -71,7 +79,8 @@ impl KeyMaterial {
                 "the value of a header is 1 to {HEADER_LEN} visible ASCII characters, with spaces between them only"
             ));
         }
-        Ok(Self { id, kind, secret, expires_at: None })
+        let certified = if kind == KeyKind::TlsClient { Some(Arc::new(tls_client::parse(&secret)?)) } else { None };
+        Ok(Self { id, kind, secret, certified, expires_at: None })
     }
 
     /// Sets the expiry of a version that a newer one has replaced.
@@ -116,6 +125,14 @@ impl KeyMaterial {
         let mut value = HeaderValue::from_bytes(&self.secret).map_err(|_| WrongKind)?;
         value.set_sensitive(true);
         Ok(value)
+    }
+
+    /// Returns the client certificate with its private key, for handshakes with receivers.
+    ///
+    /// # Errors
+    /// Returns [`WrongKind`] if this key is not a client certificate.
+    pub fn tls_client(&self) -> Result<Arc<CertifiedKey>, WrongKind> {
+        self.certified.clone().ok_or(WrongKind)
     }
 
     /// Computes the message authentication code of `data`.
@@ -278,6 +295,7 @@ mod tests {
         assert!(KeyMaterial::new("k".into(), KeyKind::Ed25519, Zeroizing::new(vec![1; 31])).is_err());
         assert_eq!(key(KeyKind::Secret, b"x").header(), Err(WrongKind));
         assert_eq!(key(KeyKind::Ed25519, &[b'x'; 32]).header(), Err(WrongKind));
+        assert_eq!(key(KeyKind::Secret, b"x").tls_client().unwrap_err(), WrongKind);
         let header = key(KeyKind::Header, &[b'x'; 32]);
         assert_eq!(header.header().unwrap().as_bytes(), [b'x'; 32]);
         assert_eq!((header.mac(MacAlgorithm::HmacSha256, b""), header.sign(b"")), (Err(WrongKind), Err(WrongKind)));

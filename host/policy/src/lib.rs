@@ -43,6 +43,7 @@ mod quarantine;
 mod registry;
 mod state;
 mod threads;
+mod tls_client;
 mod wasi;
 mod wit;
 

@@ -54,6 +54,8 @@ pub struct Plan {
     pub sign: Option<(PlanStep, Vec<Arc<KeyMaterial>>)>,
     /// Headers with their keys, each of the kind for headers. No policy gets them.
     pub auth_headers: Vec<(AuthHeader, Arc<KeyMaterial>)>,
+    /// Client certificate that receivers are shown, of the kind for it. No policy gets it.
+    pub client_key: Option<Arc<KeyMaterial>>,
     /// Judge; every plan has one.
     pub judge: PlanStep,
     /// Retry policy; every plan has one.

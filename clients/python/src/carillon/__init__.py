@@ -37,7 +37,7 @@ from carillon.models import (
 )
 from carillon.problem import Problem
 from carillon.times import Period, When
-from carillon.types import GroupFields, GroupLimits, JobState, PolicyPlugin, Quota, Role
+from carillon.types import GroupFields, GroupLimits, GroupTls, JobState, PolicyPlugin, Quota, Role
 
 __all__ = [
     "AsyncClient",
@@ -57,6 +57,7 @@ __all__ = [
     "Group",
     "GroupFields",
     "GroupLimits",
+    "GroupTls",
     "Header",
     "Job",
     "JobFields",

@@ -19,6 +19,7 @@ from carillon.types import (
     BulkAction,
     GroupFields,
     GroupLimits,
+    GroupTls,
     Instead,
     JobState,
     KeyKind,
@@ -304,6 +305,7 @@ class Group:
     limits: Optional[GroupLimits] = None
     #: Headers of every request whose values are keys: header to name of the key.
     auth_headers: Optional[Mapping[str, str]] = None
+    tls: Optional[GroupTls] = None
     dead_letters: Optional[str] = None
     pin: Optional[Pin] = None
     rollback_on_quarantine: Optional[bool] = None

@@ -22,7 +22,7 @@ Role = Literal["encode", "sign", "judge", "retry", "observe"]
 AccessRole = Literal["viewer", "producer", "admin"]
 
 #: Kind of a key: a shared secret, a private key that signs, or the value of a header.
-KeyKind = Literal["secret", "ed25519", "header"]
+KeyKind = Literal["secret", "ed25519", "header", "tls-client"]
 
 #: Version of its group's policy that a job follows: the one in force, or the one that was in force when the job was accepted.
 Pin = Literal["group", "job"]
@@ -110,11 +110,19 @@ class GroupLimits(TypedDict, total=False):
     recorded_body: Optional[int]
 
 
+class GroupTls(TypedDict, total=False):
+    """TLS to receivers."""
+
+    #: Name of a key of the kind ``tls-client``, whose certificate is shown to receivers that ask for one.
+    client_key: Optional[str]
+
+
 class GroupFields(RoleFields, total=False):
     """A group's own settings; omitted ones come from its tenant and from the server. docs/concepts/policies.md has the rules."""
 
     #: Headers of every request whose values are keys of the kind ``header``: header to name of the key.
     auth_headers: Optional[Mapping[str, str]]
+    tls: Optional[GroupTls]
     limits: Optional[GroupLimits]
     #: The group that copies of dead jobs go to.
     dead_letters: Optional[str]

@@ -52,8 +52,9 @@ pub struct KeyDoc {
     /// Secret in base64, for any bytes. An `ed25519` key is its seed of 32 bytes, which the public key may follow. The prefixes `whsec_` and
     /// `whsk_` of Standard Webhooks are accepted, and determine the kind.
     secret_base64: Option<String>,
-    /// Kind: `secret` (the default) signs with HMAC, `ed25519` signs with Ed25519, and `header` is sent as the value of one of a group's
-    /// `auth_headers`.
+    /// Kind: `secret` (the default) signs with HMAC, `ed25519` signs with Ed25519, `header` is sent as the value of one of a group's
+    /// `auth_headers`, and `tls-client` is a client certificate for receivers (a group's `tls`): the certificate, those that lead to an authority,
+    /// and the private key, all in PEM.
     kind: Option<KeyKind>,
     /// Names of the groups that may use the key from now on; they need not exist yet. Default: the grants stay as they are, and a new key is
     /// granted to all groups.
@@ -73,6 +74,7 @@ impl KeyDoc {
             TenantKeyKind::Secret => KeyKind::Secret,
             TenantKeyKind::Ed25519 => KeyKind::Ed25519,
             TenantKeyKind::Header => KeyKind::Header,
+            TenantKeyKind::TlsClient => KeyKind::TlsClient,
         });
         let (groups, overlap) = (key.groups.clone(), key.overlap.clone());
         Self { secret, secret_base64, kind, groups, overlap }

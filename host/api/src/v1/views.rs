@@ -24,6 +24,13 @@ pub struct UseDoc {
     pub(super) jobs: Option<String>,
 }
 
+/// TLS to receivers.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TlsDoc {
+    /// Name of a key of the kind `tls-client`, whose certificate is shown to receivers that ask for one. Null removes an inherited one.
+    pub(super) client_key: Option<String>,
+}
+
 /// Settings of a group's own. The rest is inherited from its tenant and the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct GroupDoc {
@@ -33,6 +40,8 @@ pub struct GroupDoc {
     pub(super) sign: Option<UseDoc>,
     /// Headers of every request whose values are keys of the kind `header`: name of the header → name of the key.
     pub(super) auth_headers: Option<BTreeMap<String, String>>,
+    /// TLS to receivers.
+    pub(super) tls: Option<TlsDoc>,
     /// Judge.
     pub(super) judge: Option<UseDoc>,
     /// Retry policy.

@@ -258,6 +258,7 @@ impl AttemptExecutor {
             redirects: group.effective.as_ref().map(|effective| effective.limits.redirects).unwrap_or_default(),
             metadata,
             auth_headers: plan.auth_headers.as_slice(),
+            client_key: plan.client_key.as_ref(),
             url: url.as_ref(),
         };
         self.sender.complete(request, envelope)

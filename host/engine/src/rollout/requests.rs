@@ -240,6 +240,7 @@ mod tests {
             url: Url::parse("http://a/b?c=d").unwrap(),
             headers: map,
             auth_headers: Vec::new(),
+            client_key: None,
             body: Bytes::copy_from_slice(body),
             timeout: Duration::ZERO,
             redirects: Redirects::default(),

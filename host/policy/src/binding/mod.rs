@@ -2,6 +2,7 @@
 
 mod auth;
 mod changes;
+mod client_key;
 mod document;
 mod layers;
 mod limits;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 pub use self::auth::AuthHeader;
 pub use self::changes::Changes;
+pub use self::client_key::ClientKey;
 pub use self::document::Document;
 pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, Redirects, parse_period};
@@ -22,10 +24,11 @@ pub use carillon_core::json::pointer_to;
 use carillon_core::json::{Unreadable, read_value};
 
 /// Members of a group's document.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "encode",
     "sign",
     "auth_headers",
+    "tls",
     "judge",
     "retry",
     "observe",
@@ -123,6 +126,8 @@ pub struct Effective {
     pub sign: Option<Use>,
     /// Headers with keys as values, which the server puts on every request at the end.
     pub auth_headers: Vec<AuthHeader>,
+    /// Client certificate that receivers are shown.
+    pub client_key: Option<ClientKey>,
     /// Judge; every group has one.
     pub judge: Use,
     /// Retry policy; every group has one.
@@ -189,7 +194,8 @@ impl Effective {
     pub fn keys_named_in(layer: &Value) -> Vec<String> {
         let signing = layer.pointer("/sign/keys").and_then(Value::as_array).into_iter().flatten();
         let sent = layer.get("auth_headers").and_then(Value::as_object).into_iter().flat_map(Map::values);
-        signing.chain(sent).filter_map(Value::as_str).map(str::to_owned).collect()
+        let shown = layer.pointer("/tls/client_key");
+        signing.chain(sent).chain(shown).filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// Parses a merged document; `digest_of` returns the digest of a plugin, if it exists.
@@ -216,6 +222,7 @@ impl Effective {
         let observe = one(Role::Observe)?;
         let encode = parse_chain(doc.get("encode"), digest_of)?;
         let auth_headers = auth::parse(doc.get("auth_headers"))?;
+        let client_key = client_key::parse(doc.get("tls"))?;
         let limits = GroupLimits::parse(doc.get("limits").unwrap_or(&Value::Null))?;
         let dead_letters = match doc.get("dead_letters") {
             None | Some(Value::Null) => None,
@@ -237,6 +244,7 @@ impl Effective {
             encode,
             sign,
             auth_headers,
+            client_key,
             judge,
             retry,
             observe,
@@ -254,11 +262,18 @@ impl Effective {
         self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry]).chain(&self.observe)
     }
 
-    /// Returns whether the group signs with this key, or sends it in a header.
+    /// Returns the names of the keys with which the group signs, or which it shows to receivers.
+    pub fn keys(&self) -> impl Iterator<Item = &String> {
+        let signs = self.sign.iter().flat_map(|used| &used.keys);
+        signs
+            .chain(self.auth_headers.iter().map(|header| &header.key))
+            .chain(self.client_key.iter().map(|tls| &tls.key))
+    }
+
+    /// Returns whether the group signs with this key, or shows it to receivers.
     #[must_use]
     pub fn uses_key(&self, name: &str) -> bool {
-        let signs = self.sign.iter().flat_map(|used| &used.keys);
-        signs.chain(self.auth_headers.iter().map(|header| &header.key)).any(|key| key == name)
+        self.keys().any(|key| key == name)
     }
 }
 

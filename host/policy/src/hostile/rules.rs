@@ -29,6 +29,7 @@ fn plan(role: Role, guest: &Guest) -> Plan {
         encode: vec![used(Role::Encode)],
         sign: Some((used(Role::Sign), vec![])),
         auth_headers: vec![],
+        client_key: None,
         judge: used(Role::Judge),
         retry: used(Role::Retry),
     }

@@ -1,8 +1,9 @@
 //! One HTTP request to a receiver, on a connection that is kept for the next.
 //!
-//! Invariant: a request goes out once. The one exception: on a connection that had been idle, and that ends without a byte of a response
-//! (the receiver closed it at the same moment), it is made once more on a fresh connection, as RFC 9112, section 9.3.1, foresees; its
-//! `Idempotency-Key` tells the receiver that it is the same.
+//! Invariant: a request goes out once. The exceptions: on a connection that was open before, and that ends without a byte of a response
+//! (the receiver closed it at the same moment), it is made once more on another connection, as RFC 9112, section 9.3.1, foresees; and so it is
+//! where the receiver of HTTP/2 says that it has not processed it (RFC 9113, section 8.7). Its `Idempotency-Key` tells the receiver that it is the
+//! same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +13,19 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use url::{Position, Url};
 
 use super::connect::{Connector, basic};
-use super::failure::Failure;
+use super::failure::{Failure, is_of_stream, is_unprocessed};
+use super::http2::Turn;
 use super::outgoing::Outgoing;
 use super::pool::{Connection, Pool};
 use super::resolve::Requester;
+use super::route::Route;
 use carillon_core::clock::{Stopwatch, deadline_after};
 use carillon_core::error_code::TransportError;
 
@@ -42,7 +46,7 @@ pub(super) struct Client {
 pub(super) struct Reply {
     response: Response<Incoming>,
     connection: Connection,
-    origin: Arc<str>,
+    route: Route,
     deadline: Instant,
     pool: Arc<Pool>,
     /// Time to open a new connection; zero on one that was open.
@@ -73,28 +77,85 @@ impl Client {
         outgoing: &Outgoing,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let origin: Arc<str> = outgoing.url.origin().ascii_serialization().into();
-        if let Some(mut connection) = self.pool.take(&origin) {
-            match respond(&mut connection, outgoing, deadline).await? {
-                Ok(response) => return Ok(self.reply(response, connection, origin, deadline, Duration::ZERO)),
-                Err(_) if connection.is_silent() => {}
-                Err(error) => return Err(Failure::of_exchange(&error)),
+        let (route, stopwatch) = (Route::of(outgoing), Stopwatch::start());
+        let (mut connection, mut is_reused) = match self.pool.take(&route) {
+            Some(connection) => (connection, true),
+            // Boxed, because most requests find an open connection.
+            None => (Box::pin(self.open(requester, outgoing, &route, deadline)).await?, false),
+        };
+        let (mut has_repeated, mut connect) = (false, if is_reused { Duration::ZERO } else { stopwatch.elapsed() });
+        loop {
+            let error = match respond(&mut connection, outgoing, deadline).await? {
+                Ok(response) => {
+                    let pool = Arc::clone(&self.pool);
+                    return Ok(Reply { response, connection, route, deadline, pool, connect });
+                }
+                Err(error) => error,
+            };
+            if !is_of_stream(&error) {
+                connection.retire();
             }
-        }
-        let stopwatch = Stopwatch::start();
-        // Boxed, because most requests find an open connection.
-        let mut connection = Box::pin(self.connect(requester, &outgoing.url, deadline)).await?;
-        let connect = stopwatch.elapsed();
-        match respond(&mut connection, outgoing, deadline).await? {
-            Ok(response) => Ok(self.reply(response, connection, origin, deadline, connect)),
-            Err(error) => Err(Failure::of_exchange(&error)),
+            let may_repeat = is_unprocessed(&error) || is_reused && connection.is_silent();
+            if has_repeated || !may_repeat {
+                return Err(Failure::of_exchange(&error));
+            }
+            (has_repeated, is_reused) = (true, false);
+            let stopwatch = Stopwatch::start();
+            connection = Box::pin(self.open(requester, outgoing, &route, deadline)).await?;
+            connect = stopwatch.elapsed();
         }
     }
 
-    async fn connect(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Connection, Failure> {
+    /// Opens a connection, or waits for a place on one that another request opens.
+    async fn open(
+        &self,
+        requester: Requester,
+        outgoing: &Outgoing,
+        route: &Route,
+        deadline: Instant,
+    ) -> Result<Connection, Failure> {
+        if outgoing.url.scheme() != "https" {
+            return self.connect(requester, outgoing, route, deadline).await;
+        }
+        loop {
+            match self.pool.http2.turn(route) {
+                Turn::Beside => return self.connect(requester, outgoing, route, deadline).await,
+                Turn::First(opening) => {
+                    let connection = self.connect(requester, outgoing, route, deadline).await?;
+                    opening.opened(connection.is_http2());
+                    return Ok(connection);
+                }
+                Turn::Wait(waiting) => {
+                    let no_time =
+                        || Failure::new(TransportError::Connect, "no connection within the request's timeout");
+                    let is_http2 =
+                        tokio::time::timeout_at(deadline, waiting.is_http2()).await.map_err(|_| no_time())?;
+                    if !is_http2 {
+                        return self.connect(requester, outgoing, route, deadline).await;
+                    }
+                    if let Some(connection) = self.pool.take(route) {
+                        return Ok(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        requester: Requester,
+        outgoing: &Outgoing,
+        route: &Route,
+        deadline: Instant,
+    ) -> Result<Connection, Failure> {
         let permit = self.pool.permit(deadline.min(deadline_after(self.connector.timeout))).await?;
-        let stream = self.connector.connect(requester, url, deadline).await?;
-        let received = stream.received();
+        let identity = outgoing.client_key.as_ref().and_then(|key| key.tls_client().ok());
+        let stream = self.connector.connect(requester, &outgoing.url, identity, deadline).await?;
+        if stream.is_http2() {
+            let opened = self.pool.http2.open(route.clone(), stream, permit).await;
+            return opened.map(Connection::http2).map_err(|error| Failure::of_exchange(&error));
+        }
+        let reads = stream.reads();
         let (sender, connection) =
             self.http.handshake(TokioIo::new(stream)).await.map_err(|error| Failure::of_exchange(&error))?;
         tokio::spawn(async move {
@@ -102,18 +163,7 @@ impl Client {
             drop(connection.await);
             drop(permit);
         });
-        Ok(Connection::new(sender, received))
-    }
-
-    fn reply(
-        &self,
-        response: Response<Incoming>,
-        connection: Connection,
-        origin: Arc<str>,
-        deadline: Instant,
-        connect: Duration,
-    ) -> Reply {
-        Reply { response, connection, origin, deadline, pool: Arc::clone(&self.pool), connect }
+        Ok(Connection::http1(sender, reads))
     }
 }
 
@@ -151,7 +201,7 @@ impl Reply {
     /// Keeps the connection of a response that was read to its end.
     pub(super) fn keep_connection(self) {
         drop(self.response);
-        self.pool.give_back(self.origin, self.connection);
+        self.pool.give_back(self.route, self.connection);
     }
 }
 
@@ -161,18 +211,23 @@ async fn respond(
     outgoing: &Outgoing,
     deadline: Instant,
 ) -> Result<hyper::Result<Response<Incoming>>, Failure> {
-    let response = connection.send(request_of(outgoing)?);
-    let no_answer = || Failure::new(TransportError::Timeout, "no response within the request's timeout");
-    tokio::time::timeout_at(deadline, response).await.map_err(|_| no_answer())
+    let request = request_of(outgoing, connection.is_http2())?;
+    match tokio::time::timeout_at(deadline, connection.send(request)).await {
+        Ok(responded) => Ok(responded),
+        Err(_) => {
+            connection.retire();
+            Err(Failure::new(TransportError::Timeout, "no response within the request's timeout"))
+        }
+    }
 }
 
 /// Builds the request in its wire form.
-fn request_of(outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Failure> {
+fn request_of(outgoing: &Outgoing, is_http2: bool) -> Result<Request<Full<Bytes>>, Failure> {
     let unusable = |error: &dyn std::fmt::Display| {
         Failure::new(TransportError::Connect, format!("the request cannot be made: {error}"))
     };
     let url = &outgoing.url;
-    let uri: Uri = url[Position::BeforePath..Position::AfterQuery].parse().map_err(|error| unusable(&error))?;
+    let mut uri: Uri = url[Position::BeforePath..Position::AfterQuery].parse().map_err(|error| unusable(&error))?;
     let host = &url[Position::BeforeHost..Position::AfterPort];
     let mut headers = HeaderMap::with_capacity(outgoing.headers.len() + outgoing.auth_headers.len() + 3);
     headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| unusable(&error))?);
@@ -186,6 +241,14 @@ fn request_of(outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Failure> {
         let mut value = HeaderValue::from_str(&credentials).map_err(|error| unusable(&error))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
+    }
+    if is_http2 {
+        // The pseudo-header `:authority` takes the place of `Host` (RFC 9113, section 8.3.1).
+        let host = headers.remove(HOST).map_or_else(Bytes::new, |host| Bytes::copy_from_slice(host.as_bytes()));
+        let mut parts = uri.into_parts();
+        parts.scheme = Some(Scheme::HTTPS);
+        parts.authority = Some(Authority::from_maybe_shared(host).map_err(|error| unusable(&error))?);
+        uri = Uri::from_parts(parts).map_err(|error| unusable(&error))?;
     }
     let mut request = Request::new(Full::new(outgoing.body.clone()));
     *request.method_mut() = outgoing.method.clone();

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,17 +15,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
 use super::failure::Failure;
 use super::resolve::{Requester, Resolver};
+use super::tls::{HTTP_2, ReceiverTls};
 use crate::delivery::egress::Guard;
 use carillon_core::clock::{Stopwatch, deadline_after};
 use carillon_core::error_code::TransportError;
@@ -44,7 +45,7 @@ const PROXY_HEAD_LEN: usize = 16 << 10;
 pub(super) struct Connector {
     pub(super) resolver: Resolver,
     pub(super) guard: Arc<Guard>,
-    pub(super) tls: TlsConnector,
+    pub(super) tls: ReceiverTls,
     /// Proxy through which every connection goes; `None` for direct connections.
     pub(super) proxy: Option<Url>,
     /// Timeout of a connection, TLS included, from when the name is resolved.
@@ -54,8 +55,14 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Connects to the origin of `url`.
-    pub(super) async fn connect(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Stream, Failure> {
+    /// Connects to the origin of `url`, with a client certificate if there is one.
+    pub(super) async fn connect(
+        &self,
+        requester: Requester,
+        url: &Url,
+        identity: Option<Arc<CertifiedKey>>,
+        deadline: Instant,
+    ) -> Result<Stream, Failure> {
         self.check(url)?;
         let addresses = self.addresses(requester, url, deadline).await?;
         let port = url.port_or_known_default().unwrap_or_default();
@@ -68,7 +75,7 @@ impl Connector {
         let opened = tokio::time::timeout_at(deadline, self.open(requester, addresses, port));
         let stream = opened.await.map_err(|_| Failure::new(TransportError::Connect, no_time("no connection")))??;
         let Some(name) = tls_name(url)? else { return Ok(Stream::plain(stream)) };
-        let agreed = tokio::time::timeout_at(deadline, self.tls.connect(name, stream)).await;
+        let agreed = tokio::time::timeout_at(deadline, self.tls.connector(identity).connect(name, stream)).await;
         let agreed = agreed.map_err(|_| Failure::new(TransportError::Tls, no_time("no TLS handshake")))?;
         agreed.map(Stream::tls).map_err(|error| Failure::of(TransportError::Tls, &error))
     }
@@ -267,8 +274,8 @@ pub(super) fn basic(url: &Url) -> Option<String> {
 /// Byte stream of a connection, in clear or over TLS.
 pub(super) struct Stream {
     transport: Transport,
-    /// Whether a byte has arrived.
-    received: Arc<AtomicBool>,
+    /// Number of reads that brought bytes.
+    reads: Arc<AtomicU64>,
 }
 
 enum Transport {
@@ -278,16 +285,24 @@ enum Transport {
 
 impl Stream {
     fn plain(stream: TcpStream) -> Self {
-        Self { transport: Transport::Plain(stream), received: Arc::default() }
+        Self { transport: Transport::Plain(stream), reads: Arc::default() }
     }
 
     fn tls(stream: TlsStream<TcpStream>) -> Self {
-        Self { transport: Transport::Tls(Box::new(stream)), received: Arc::default() }
+        Self { transport: Transport::Tls(Box::new(stream)), reads: Arc::default() }
     }
 
-    /// Returns a flag that is set when a byte of HTTP arrives.
-    pub(super) fn received(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.received)
+    /// Returns a number that rises when bytes of HTTP arrive.
+    pub(super) fn reads(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.reads)
+    }
+
+    /// Returns whether HTTP/2 was negotiated.
+    pub(super) fn is_http2(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(_) => false,
+            Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP_2),
+        }
     }
 }
 
@@ -300,7 +315,7 @@ impl AsyncRead for Stream {
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         if buffer.filled().len() > before {
-            this.received.store(true, Ordering::Release);
+            this.reads.fetch_add(1, Ordering::Release);
         }
         polled
     }

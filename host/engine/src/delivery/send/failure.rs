@@ -37,7 +37,8 @@ impl Failure {
 
     /// Creates the failure of an exchange that ended before the head of a response.
     pub(super) fn of_exchange(cause: &hyper::Error) -> Self {
-        let error = if cause.is_parse() { TransportError::Protocol } else { TransportError::Reset };
+        let is_broken = cause.is_parse() || http2_error(cause).is_some_and(h2::Error::is_library);
+        let error = if is_broken { TransportError::Protocol } else { TransportError::Reset };
         Self::of(error, cause)
     }
 }
@@ -66,6 +67,23 @@ impl From<RefusedPort> for Failure {
     fn from(refused: RefusedPort) -> Self {
         Self::new(TransportError::RefusedAddress, refused.to_string())
     }
+}
+
+/// Returns whether the receiver has not processed the request, and says so: it refused the stream, or took leave before (RFC 9113, section 8.7).
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let is_refused = |error: &h2::Error| {
+        error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away() && error.is_remote()
+    };
+    error.is_canceled() || http2_error(error).is_some_and(is_refused)
+}
+
+/// Returns whether an error is of one stream of HTTP/2, and leaves others of its connection alone.
+pub(super) fn is_of_stream(error: &hyper::Error) -> bool {
+    http2_error(error).is_some_and(h2::Error::is_reset)
+}
+
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
 }
 
 /// Returns the text of the innermost cause.

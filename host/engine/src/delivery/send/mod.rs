@@ -7,10 +7,12 @@
 mod client;
 mod connect;
 mod failure;
+mod http2;
 mod outgoing;
 mod pool;
 mod redirect;
 mod resolve;
+mod route;
 mod tls;
 
 use std::sync::Arc;
@@ -27,6 +29,7 @@ pub use self::outgoing::{Envelope, Outgoing};
 use self::pool::Pool;
 pub use self::resolve::Requester;
 use self::resolve::Resolver;
+use self::tls::ReceiverTls;
 use crate::delivery::egress::Guard;
 use crate::files::FileShares;
 use carillon_config::Delivery;
@@ -101,7 +104,7 @@ impl Sender {
         let connector = Connector {
             resolver: Resolver::new(name_servers, delivery.resolve_timeout.get(), files.lookups)?,
             guard: Arc::new(guard),
-            tls: tls::connector(delivery.ca_file.as_deref())?,
+            tls: ReceiverTls::new(delivery.ca_file.as_deref(), delivery.http2)?,
             proxy: delivery.proxy.clone(),
             timeout: delivery.connect_timeout.get(),
             sockets: Arc::clone(&sockets),

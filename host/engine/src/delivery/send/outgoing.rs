@@ -44,6 +44,8 @@ pub struct Envelope<'a> {
     pub url: Option<&'a Url>,
     /// Headers whose values are keys. They replace headers of the same name.
     pub auth_headers: &'a [(AuthHeader, Arc<KeyMaterial>)],
+    /// Client certificate for receivers that ask for one.
+    pub client_key: Option<&'a Arc<KeyMaterial>>,
 }
 
 /// A request that is ready to be sent.
@@ -57,6 +59,8 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     /// Headers whose values are keys, separate because only the receiver sees them.
     pub auth_headers: Vec<(AuthHeader, HeaderValue)>,
+    /// Client certificate for receivers that ask for one.
+    pub client_key: Option<Arc<KeyMaterial>>,
     /// The body.
     pub body: Bytes,
     /// Timeout of the whole exchange, redirects and body included.
@@ -121,6 +125,7 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
         url: known.or_else(|| Url::parse(&request.url).ok())?,
         headers,
         auth_headers,
+        client_key: envelope.client_key.cloned(),
         body: Bytes::copy_from_slice(&request.body),
         timeout: envelope.timeout,
         redirects: envelope.redirects,
@@ -154,6 +159,7 @@ mod tests {
             metadata: None,
             url: None,
             auth_headers: &auth,
+            client_key: None,
         };
         complete(&request, envelope, &HeaderValue::from_static("me")).unwrap()
     }

@@ -1,10 +1,12 @@
 //! Pool of idle connections to receivers, bounded for each origin, in all, and in age.
 //!
+//! Connections of HTTP/2 carry many requests at once ([`Http2Connections`]); they have the same bounds.
+//!
 //! Every connection holds a permit from before its socket is opened until after it is closed. Where no permit is left, the connection that
 //! has been idle longest is closed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::http2::{Http2Connections, StreamPlace};
+use super::route::Route;
 use carillon_core::clock::Stopwatch;
 use carillon_core::exhaustion::Exhausted;
 
@@ -33,11 +37,23 @@ const MAX_IDLE_OF_ORIGIN: usize = 512;
 /// Time for a connection to become ready for the next request after a response has ended.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An open connection.
+/// An open connection, or the place of one request on it.
 pub(super) struct Connection {
+    protocol: Protocol,
+    /// Rises when bytes arrive.
+    reads: Arc<AtomicU64>,
+    /// Value of `reads` when the request was made.
+    reads_before: u64,
+}
+
+enum Protocol {
+    Http1(Http1),
+    Http2(StreamPlace),
+}
+
+struct Http1 {
     sender: SendRequest<Full<Bytes>>,
-    /// Set when a byte of a response arrives.
-    received: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
     age: Stopwatch,
 }
 
@@ -46,44 +62,69 @@ pub(super) struct Pool {
     sockets: Arc<Semaphore>,
     max_age: Duration,
     inner: Mutex<Inner>,
+    pub(super) http2: Arc<Http2Connections>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Idle connections of each origin, longest idle first.
-    idle: HashMap<Arc<str>, VecDeque<Idle>>,
-    /// Origins of all idle connections in the same order.
-    order: BTreeMap<u64, Arc<str>>,
+    /// Idle connections of each route, longest idle first.
+    idle: HashMap<Route, VecDeque<Idle>>,
+    /// Routes of all idle connections in the same order.
+    order: BTreeMap<u64, Route>,
     next: u64,
 }
 
 struct Idle {
     number: u64,
     idle: Stopwatch,
-    connection: Connection,
+    connection: Http1,
 }
 
 impl Connection {
-    pub(super) fn new(sender: SendRequest<Full<Bytes>>, received: Arc<AtomicBool>) -> Self {
-        Self { sender, received, age: Stopwatch::start() }
+    pub(super) fn http1(sender: SendRequest<Full<Bytes>>, reads: Arc<AtomicU64>) -> Self {
+        Self::of(Http1 { sender, reads, age: Stopwatch::start() })
+    }
+
+    pub(super) fn http2(place: StreamPlace) -> Self {
+        let reads = place.reads();
+        Self { protocol: Protocol::Http2(place), reads, reads_before: 0 }
+    }
+
+    fn of(http1: Http1) -> Self {
+        let reads = Arc::clone(&http1.reads);
+        Self { protocol: Protocol::Http1(http1), reads, reads_before: 0 }
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.protocol, Protocol::Http2(_))
     }
 
     /// Makes a request on the connection.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        self.received.store(false, Ordering::Release);
-        self.sender.send_request(request).await
+        self.reads_before = self.reads.load(Ordering::Acquire);
+        match &mut self.protocol {
+            Protocol::Http1(http1) => http1.sender.send_request(request).await,
+            Protocol::Http2(place) => place.send(request).await,
+        }
     }
 
     /// Returns whether no byte has arrived since the last request was made.
     pub(super) fn is_silent(&self) -> bool {
-        !self.received.load(Ordering::Acquire)
+        self.reads.load(Ordering::Acquire) == self.reads_before
+    }
+
+    /// Keeps further requests from a connection of HTTP/2, which may be dead.
+    pub(super) fn retire(&self) {
+        if let Protocol::Http2(place) = &self.protocol {
+            place.retire();
+        }
     }
 }
 
 impl Pool {
     /// Creates a pool of connections that are at most `max_age` old, on at most `sockets` sockets.
     pub(super) fn new(sockets: Arc<Semaphore>, max_age: Duration) -> Arc<Self> {
-        let pool = Arc::new(Self { sockets, max_age, inner: Mutex::default() });
+        let pool = Arc::new(Self { sockets, max_age, inner: Mutex::default(), http2: Arc::default() });
         let swept = Arc::downgrade(&pool);
         tokio::spawn(async move {
             loop {
@@ -95,30 +136,35 @@ impl Pool {
         pool
     }
 
-    /// Takes an idle connection to `origin`, the newest first.
-    pub(super) fn take(&self, origin: &str) -> Option<Connection> {
+    /// Takes a connection of a route: a place on one of HTTP/2, or else an idle one, the newest first.
+    pub(super) fn take(&self, route: &Route) -> Option<Connection> {
+        if let Some(place) = self.http2.take(route, self.max_age) {
+            return Some(Connection::http2(place));
+        }
         let mut inner = self.lock();
         loop {
-            let idle = inner.remove_newest(origin)?;
+            let idle = inner.remove_newest(route)?;
             if self.is_usable(&idle) {
-                return Some(idle.connection);
+                return Some(Connection::of(idle.connection));
             }
         }
     }
 
     /// Takes back a connection whose response has been read to its end.
-    pub(super) fn give_back(self: &Arc<Self>, origin: Arc<str>, mut connection: Connection) {
+    pub(super) fn give_back(self: &Arc<Self>, route: Route, connection: Connection) {
+        // One of HTTP/2 stays where it is.
+        let Protocol::Http1(mut connection) = connection.protocol else { return };
         if connection.sender.is_closed() || connection.age.elapsed() >= self.max_age {
             return;
         }
         if connection.sender.is_ready() {
-            self.put(origin, connection);
+            self.put(route, connection);
             return;
         }
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             if let Ok(Ok(())) = tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await {
-                pool.put(origin, connection);
+                pool.put(route, connection);
             }
         });
     }
@@ -129,6 +175,9 @@ impl Pool {
             return Ok(permit);
         }
         let evicted = self.lock().remove_oldest();
+        if evicted.is_none() {
+            self.http2.close_oldest();
+        }
         drop(evicted);
         match tokio::time::timeout_at(deadline, Arc::clone(&self.sockets).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -142,14 +191,14 @@ impl Pool {
         self.lock().order.len()
     }
 
-    fn put(&self, origin: Arc<str>, connection: Connection) {
+    fn put(&self, route: Route, connection: Http1) {
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
-        let of_origin = inner.idle.entry(Arc::clone(&origin)).or_default();
+        let of_origin = inner.idle.entry(route.clone()).or_default();
         of_origin.push_back(Idle { number, idle: Stopwatch::start(), connection });
         let too_many = if of_origin.len() > MAX_IDLE_OF_ORIGIN { of_origin.pop_front() } else { None };
-        inner.order.insert(number, origin);
+        inner.order.insert(number, route);
         if let Some(idle) = &too_many {
             inner.order.remove(&idle.number);
         }
@@ -164,6 +213,7 @@ impl Pool {
     }
 
     fn sweep(&self) {
+        self.http2.sweep(self.max_age, IDLE_TIMEOUT);
         let mut inner = self.lock();
         let Inner { idle, order, .. } = &mut *inner;
         idle.retain(|_, idle| {
@@ -184,11 +234,11 @@ impl Pool {
 }
 
 impl Inner {
-    fn remove_newest(&mut self, origin: &str) -> Option<Idle> {
-        let of_origin = self.idle.get_mut(origin)?;
+    fn remove_newest(&mut self, route: &Route) -> Option<Idle> {
+        let of_origin = self.idle.get_mut(route)?;
         let newest = of_origin.pop_back();
         if of_origin.is_empty() {
-            self.idle.remove(origin);
+            self.idle.remove(route);
         }
         self.order.remove(&newest.as_ref()?.number);
         newest
@@ -227,7 +277,7 @@ mod tests {
             drop(permit);
         });
         sender.ready().await.unwrap();
-        Connection::new(sender, Arc::default())
+        Connection::http1(sender, Arc::default())
     }
 
     fn pool(sockets: usize) -> Arc<Pool> {
@@ -240,12 +290,13 @@ mod tests {
         let pool = pool(3);
         for origin in ["a", "b", "c"] {
             let connection = open(&pool, &listener).await;
-            pool.give_back(origin.into(), connection);
+            pool.give_back(Route::anonymous(origin), connection);
         }
         assert_eq!(pool.idle(), 3);
         let fourth = open(&pool, &listener).await;
         assert_eq!(pool.idle(), 2);
-        assert!(pool.take("a").is_none() && pool.take("b").is_some() && pool.take("c").is_some());
+        let take = |origin| pool.take(&Route::anonymous(origin));
+        assert!(take("a").is_none() && take("b").is_some() && take("c").is_some());
         drop(fourth);
     }
 
@@ -272,15 +323,15 @@ mod tests {
         let pool = pool(MAX_IDLE_OF_ORIGIN * 4);
         for _ in 0..=MAX_IDLE_OF_ORIGIN {
             let connection = open(&pool, &listener).await;
-            pool.give_back("a".into(), connection);
+            pool.give_back(Route::anonymous("a"), connection);
         }
         assert_eq!(pool.idle(), MAX_IDLE_OF_ORIGIN);
         for origin in 0..MAX_IDLE {
-            let connection = match pool.take("a") {
+            let connection = match pool.take(&Route::anonymous("a")) {
                 Some(connection) => connection,
                 None => open(&pool, &listener).await,
             };
-            pool.put(origin.to_string().into(), connection);
+            pool.give_back(Route::anonymous(&origin.to_string()), connection);
         }
         assert_eq!(pool.idle(), MAX_IDLE);
     }
@@ -290,11 +341,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = pool(1);
         let connection = open(&pool, &listener).await;
-        pool.give_back("a".into(), connection);
+        pool.give_back(Route::anonymous("a"), connection);
         drop(listener.accept().await.unwrap());
         // The permit is free when the connection's task has seen the end.
         drop(Arc::clone(&pool.sockets).acquire_owned().await.unwrap());
-        assert!(pool.take("a").is_none());
+        assert!(pool.take(&Route::anonymous("a")).is_none());
         assert_eq!(pool.idle(), 0);
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn onward(
     if next.url.origin() != request.url.origin() {
         keep_headers(&mut next, travels);
         next.auth_headers.clear();
+        next.client_key = None;
     }
     Ok(Some(next))
 }
@@ -136,6 +137,7 @@ mod tests {
             url,
             headers,
             auth_headers,
+            client_key: None,
             body: "body".into(),
             timeout,
             redirects: Redirects { most: 3, to_http: false },

@@ -1,0 +1,33 @@
+//! Routes: which connections can carry which requests.
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::outgoing::Outgoing;
+
+/// Origin of a receiver, and the identity that the connection has there. Requests of one route can share connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Route {
+    origin: Arc<str>,
+    /// Digest of the client certificate that the receiver was shown.
+    identity: Option<[u8; 32]>,
+}
+
+impl Route {
+    /// Returns the route of a request.
+    pub(super) fn of(outgoing: &Outgoing) -> Self {
+        // Only handshakes show a certificate.
+        let key = outgoing.client_key.as_ref().filter(|_| outgoing.url.scheme() == "https");
+        let certified = key.and_then(|key| key.tls_client().ok());
+        let certificate = certified.as_ref().and_then(|certified| certified.cert.first());
+        let identity = certificate.map(|certificate| Sha256::digest(certificate).into());
+        Self { origin: outgoing.url.origin().ascii_serialization().into(), identity }
+    }
+
+    /// Returns the route of requests without a client certificate.
+    #[cfg(test)]
+    pub(super) fn anonymous(origin: &str) -> Self {
+        Self { origin: origin.into(), identity: None }
+    }
+}

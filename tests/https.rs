@@ -220,6 +220,32 @@ async fn command_line_trusts_a_file_of_authorities() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_show_certificates_where_the_server_asks_for_them() {
+    let authority = tls_file("other-ca.pem").display().to_string();
+    let host = Setup::new().with_tls().set("server.client_ca", &authority).start().await;
+    assert!(!is_certified(&host.base, "ca.pem").await, "without a certificate nothing is served");
+    let pem = [std::fs::read(tls_file("client.pem")).unwrap(), std::fs::read(tls_file("client.key")).unwrap()].concat();
+    let client = trusting("ca.pem").identity(reqwest::Identity::from_pem(&pem).unwrap()).build().unwrap();
+    let groups = client.get(format!("{}/v1/groups", host.base));
+    let no_token = soon("a response", groups.try_clone().unwrap().send()).await.unwrap();
+    assert_eq!(no_token.status().as_u16(), 401, "a certificate is no token");
+    assert_eq!(soon("a response", groups.bearer_auth(ADMIN_TOKEN).send()).await.unwrap().status().as_u16(), 200);
+    let file = host.dir.path().join("client.pem");
+    std::fs::write(&file, pem).unwrap();
+    let (trusted, certificate) = (tls_file("ca.pem").display().to_string(), file.display().to_string());
+    let environment =
+        [("CARILLON_SERVER", &*host.base), ("CARILLON_TOKEN", ADMIN_TOKEN), ("CARILLON_CA_FILE", &trusted)];
+    run(&["whoami"], &environment, "").await.error(1);
+    let who = run(&["whoami", "--json", "--client-cert", &certificate], &environment, "").await.json();
+    assert_eq!(who["tenant"], "default", "{who}");
+    let refused = run(&["whoami", "--client-cert", &trusted], &environment, "").await;
+    assert!(refused.error(1).contains("--client-cert"), "{refused:?}");
+    let none = Setup::new().with_tls().set("server.client_ca", "none.pem").try_start().await;
+    let message = format!("{:#}", none.err().expect("it does not start"));
+    assert!(message.contains("`server.client_ca` (none.pem): cannot be read"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_ends_connections_in_the_middle_of_a_handshake() {
     let host = Setup::new().with_tls().set("server.header_read_timeout", "1h").set("server.drain_timeout", "1h");
     let host = host.start().await;

@@ -43,6 +43,21 @@ def test_authority_is_an_argument_or_comes_from_the_environment(url: str, monkey
         assert client.groups.get("first").name == "first"
 
 
+def test_server_that_asks_for_a_certificate_gets_that_of_the_client(tmp_path: Path) -> None:
+    key, both = tmp_path / "server.key", tmp_path / "client.pem"
+    shutil.copy(_FILES / "server.key", key)
+    key.chmod(0o600)
+    both.write_text((_FILES / "client.pem").read_text() + (_FILES / "client.key").read_text())
+    files = {"TLS_CERT": _FILES / "server.pem", "TLS_KEY": key, "CLIENT_CA": _FILES / "other-ca.pem"}
+    server = Server(tmp_path, environment={f"CARILLON_SERVER__{name}": str(file) for name, file in files.items()})
+    url = f"https://localhost:{server.port}"
+    with Client(url, ca_file=_AUTHORITY, client_cert=both) as client:
+        assert client.groups.put("known").name == "known"
+    with Client(url, ca_file=_AUTHORITY) as client, pytest.raises(httpx.TransportError):
+        client.groups.get("known")
+    server.stop()
+
+
 def test_unknown_authority_is_refused(url: str) -> None:
     with Client(url) as client, pytest.raises(httpx.ConnectError):
         client.groups.get("first")

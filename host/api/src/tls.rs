@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use axum::response::IntoResponse as _;
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -42,6 +44,8 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// Private key.
     pub key: PathBuf,
+    /// Authorities of clients' certificates; none is requested without them.
+    pub client_authorities: Option<PathBuf>,
 }
 
 /// Certificate of the server's ports.
@@ -175,13 +179,15 @@ async fn refuse_http(mut stream: TcpStream) -> io::Result<()> {
 struct Contents {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
+    client_authorities: Option<Vec<u8>>,
 }
 
 impl Contents {
     fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(Sha256::digest(&self.certificate));
-        digest.update(&*self.key);
+        digest.update(Sha256::digest(&*self.key));
+        digest.update(self.client_authorities.as_deref().unwrap_or_default());
         digest.finalize().into()
     }
 }
@@ -190,7 +196,11 @@ fn read(files: &CertificateFiles) -> anyhow::Result<Contents> {
     let certificate =
         std::fs::read(&files.certificate).context("cannot be read").with_context(|| certificate_at(files))?;
     let key = read_key(&files.key).with_context(|| key_at(files))?;
-    Ok(Contents { certificate, key })
+    let client_authorities = files
+        .client_authorities
+        .as_ref()
+        .map(|path| std::fs::read(path).context("cannot be read").with_context(|| authorities_at(path)));
+    Ok(Contents { certificate, key, client_authorities: client_authorities.transpose()? })
 }
 
 /// Reads a file that must be readable by its owner only.
@@ -215,11 +225,31 @@ fn acceptor(files: &CertificateFiles, contents: &Contents) -> anyhow::Result<Tls
     let key = PrivateKeyDer::from_pem_slice(&contents.key)
         .context("has no private key in PEM")
         .with_context(|| key_at(files))?;
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    let builder = ServerConfig::builder();
+    let builder = match files.client_authorities.as_deref().zip(contents.client_authorities.as_deref()) {
+        Some((path, pem)) => {
+            builder.with_client_cert_verifier(client_verifier(pem).with_context(|| authorities_at(path))?)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let config = builder.with_single_cert(chain, key);
     let mut config =
         config.with_context(|| format!("{} and {} cannot be used together", certificate_at(files), key_at(files)))?;
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn client_verifier(pem: &[u8]) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(pem) {
+        roots.add(authority.context("is not in PEM")?).context("has an unusable certificate")?;
+    }
+    ensure!(!roots.is_empty(), "has no certificate in PEM");
+    Ok(WebPkiClientVerifier::builder(Arc::new(roots)).build()?)
+}
+
+fn authorities_at(path: &Path) -> String {
+    format!("`server.client_ca` ({})", path.display())
 }
 
 fn certificate_at(files: &CertificateFiles) -> String {

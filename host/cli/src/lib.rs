@@ -39,6 +39,7 @@ use serde::Serialize;
 pub use output::Output;
 
 use carillon_client::answer::Answer;
+use carillon_client::tls_files::TlsFiles;
 use carillon_client::{Client, bodies};
 
 /// Server to talk to, and format of the output.
@@ -67,6 +68,9 @@ pub struct Remote {
     /// File with certificate authorities, in PEM, that are trusted for an https server, besides those that the system trusts.
     #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// File with a certificate and its private key, in PEM, for an https server that asks for one.
+    #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_CLIENT_CERT", value_name = "FILE")]
+    client_cert: Option<PathBuf>,
     /// Tenant to act for, for operators. Default: the token's tenant.
     #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_TENANT", value_name = "NAME")]
     tenant: Option<String>,
@@ -122,9 +126,11 @@ pub enum RemoteCommand {
 /// # Errors
 /// Returns an error if the server cannot be reached or rejects the request, or if the output cannot be written.
 pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
-    let ca_file = remote.ca_file.filter(|file| !file.as_os_str().is_empty());
+    let named = |file: Option<PathBuf>| file.filter(|file| !file.as_os_str().is_empty());
+    let (ca_file, client_cert) = (named(remote.ca_file), named(remote.client_cert));
+    let files = TlsFiles { authorities: ca_file.as_deref(), certificate: client_cert.as_deref() };
     let session = Session {
-        client: Client::trusting(ca_file.as_deref(), &remote.server, remote.token.filter(|token| !token.is_empty()))?
+        client: Client::with_tls(files, &remote.server, remote.token.filter(|token| !token.is_empty()))?
             .for_tenant(remote.tenant.filter(|tenant| !tenant.is_empty())),
         out: Output::new(remote.json),
     };

@@ -12,13 +12,13 @@ pub mod answer;
 pub mod bodies;
 pub mod problem;
 pub mod text;
+pub mod tls_files;
 
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::to_raw_value;
@@ -27,6 +27,7 @@ use self::answer::{Answer, Members};
 use self::bodies::{CreatedJob, CreatedJobs, JobInput, Stats};
 use self::problem::Problem;
 use self::text::visible;
+use self::tls_files::{TlsFileError, TlsFiles};
 
 /// Maximum wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,14 +67,9 @@ pub enum ClientError {
     /// This machine cannot make requests, for instance because it has no root certificates.
     #[error("the HTTP client cannot be created: {0}")]
     Setup(reqwest::Error),
-    /// The file with certificate authorities cannot be used.
-    #[error("{file}: {reason} (--ca-file)")]
-    Authorities {
-        /// Name of the file.
-        file: String,
-        /// Description of the failure.
-        reason: String,
-    },
+    /// A file with certificates cannot be used.
+    #[error(transparent)]
+    TlsFile(#[from] TlsFileError),
     /// The request's body cannot be serialized to JSON.
     #[error("the request cannot be written as JSON: {0}")]
     Unwritable(serde_json::Error),
@@ -117,15 +113,15 @@ impl Client {
     ///
     /// Returns [`ClientError::Address`], or [`ClientError::Setup`] if this machine cannot verify an `https` server.
     pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
-        Self::trusting(None, server, token)
+        Self::with_tls(TlsFiles::default(), server, token)
     }
 
-    /// Makes a client that also trusts the certificate authorities in a file, in PEM, besides those that the system trusts.
+    /// Makes a client with files for an `https` server.
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`Self::new`], or [`ClientError::Authorities`].
-    pub fn trusting(ca_file: Option<&Path>, server: &str, token: Option<String>) -> Result<Self, ClientError> {
+    /// Returns the errors of [`Self::new`], or [`ClientError::TlsFile`].
+    pub fn with_tls(files: TlsFiles<'_>, server: &str, token: Option<String>) -> Result<Self, ClientError> {
         let base = Url::parse(server).map_err(|_| ClientError::Address(server.to_owned()))?;
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             return Err(ClientError::Address(server.to_owned()));
@@ -136,8 +132,13 @@ impl Client {
         if base.scheme() == "http" {
             // For `http`, the system's root certificates are not needed, and a small machine may lack them.
             http = http.tls_certs_only([]);
-        } else if let Some(path) = ca_file {
-            http = http.tls_certs_merge(authorities(path)?);
+        } else {
+            if let Some(path) = files.authorities {
+                http = http.tls_certs_merge(tls_files::read_authorities(path)?);
+            }
+            if let Some(path) = files.certificate {
+                http = http.identity(tls_files::read_identity(path)?);
+            }
         }
         let http = http.redirect(reqwest::redirect::Policy::none()).build().map_err(ClientError::Setup)?;
         Ok(Self { http, base, token, tenant: None })
@@ -373,16 +374,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
-}
-
-fn authorities(path: &Path) -> Result<Vec<Certificate>, ClientError> {
-    let failed = |reason: String| ClientError::Authorities { file: path.display().to_string(), reason };
-    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
-    if authorities.is_empty() {
-        return Err(failed("it has no certificate in PEM".to_owned()));
-    }
-    Ok(authorities)
 }
 
 #[cfg(test)]

@@ -481,6 +481,7 @@ mod tests {
         let variables = [
             ("CARILLON_TOKEN", "t"),
             ("CARILLON_CA_FILE", "f"),
+            ("CARILLON_CLIENT_CERT", "f"),
             ("CARILLON_SERVER", "http://x"),
             ("CARILLON_LOG", "debug"),
             ("SERVER__LISTEN", "x"),

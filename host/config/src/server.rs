@@ -56,6 +56,9 @@ pub struct Server {
     /// File with the certificate's key.
     #[serde(deserialize_with = "values::unless_empty")]
     pub tls_key: Option<PathBuf>,
+    /// File with the authorities of clients' certificates; none is requested if it is unset.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub client_ca: Option<PathBuf>,
     /// Time that running work has after the first signal to stop.
     pub drain_timeout: Period,
     /// Time for which `/readyz` reports the coming stop to load balancers before the port closes.
@@ -91,6 +94,7 @@ impl Server {
         let (cert, key) = (self.tls_cert.is_some(), self.tls_key.is_some());
         checks.require(key || !cert, "server.tls_key", message("server.tls_cert"));
         checks.require(cert || !key, "server.tls_cert", message("server.tls_key"));
+        checks.require(cert || self.client_ca.is_none(), "server.tls_cert", message("server.client_ca"));
     }
 }
 
@@ -123,5 +127,7 @@ mod tests {
         assert!(message.contains("server.tls_key: it must be set, because server.tls_cert is set"), "{message}");
         let message = refusal(&[key]);
         assert!(message.contains("server.tls_cert: it must be set, because server.tls_key is set"), "{message}");
+        let message = refusal(&[("CARILLON_SERVER__CLIENT_CA", "ca.pem")]);
+        assert!(message.contains("server.tls_cert: it must be set, because server.client_ca is set"), "{message}");
     }
 }

@@ -16,6 +16,9 @@ from carillon.times import Period, seconds
 
 T = TypeVar("T")
 
+#: Name of a file.
+Path = Union[str, "os.PathLike[str]"]
+
 #: Default timeout, in seconds. The server waits at most two thirds of it for a lease.
 TIMEOUT = 30.0
 
@@ -24,6 +27,9 @@ _SLACK_SECONDS = 5.0
 
 #: Environment variable that names a file with certificate authorities, where a client is given none.
 _CA_FILE = "CARILLON_CA_FILE"
+
+#: Environment variable that names a file with the client's certificate, where a client is given none.
+_CLIENT_CERT = "CARILLON_CLIENT_CERT"
 
 _USER_AGENT = "carillon-python"
 
@@ -40,6 +46,8 @@ class Endpoint:
     timeout: float
     #: File with certificate authorities that are trusted in addition.
     ca_file: Optional[str] = None
+    #: File with the client's certificate and its private key.
+    client_cert: Optional[str] = None
 
     @classmethod
     def of(
@@ -48,7 +56,8 @@ class Endpoint:
         token: Optional[str],
         tenant: Optional[str],
         timeout: Period,
-        ca_file: Optional[Union[str, os.PathLike[str]]] = None,
+        ca_file: Optional[Path] = None,
+        client_cert: Optional[Path] = None,
     ) -> Endpoint:
         """Parses the URL; its user information becomes Basic authentication.
 
@@ -71,19 +80,22 @@ class Endpoint:
         if tenant is not None:
             headers["Carillon-Tenant"] = tenant
         bare = parsed.copy_with(username=None, password=None)
-        authorities = os.fspath(ca_file) if ca_file is not None else os.environ.get(_CA_FILE)
-        return cls(str(bare).rstrip("/"), headers, auth, limit, authorities or None)
+        files = _file(ca_file, _CA_FILE), _file(client_cert, _CLIENT_CERT)
+        return cls(str(bare).rstrip("/"), headers, auth, limit, *files)
 
     def options(self) -> dict[str, Any]:
         """Returns the arguments for the constructor of an httpx client.
 
-        Raises OSError if the file with certificate authorities cannot be read; ssl.SSLError is one.
+        Raises OSError if a file with certificates cannot be read; ssl.SSLError is one.
         """
         # Without TLS there is nothing to verify: loading the certificate authorities would only take time.
         verify: Union[bool, ssl.SSLContext] = self.base.startswith("https:")
-        if verify and self.ca_file is not None:
+        if verify and (self.ca_file is not None or self.client_cert is not None):
             verify = httpx.create_ssl_context()
-            verify.load_verify_locations(self.ca_file)
+            if self.ca_file is not None:
+                verify.load_verify_locations(self.ca_file)
+            if self.client_cert is not None:
+                verify.load_cert_chain(self.client_cert)
         options = {"headers": self.headers, "auth": self.auth, "timeout": self.timeout}
         return {**options, "verify": verify, "follow_redirects": False}
 
@@ -98,6 +110,11 @@ class Endpoint:
             "content": call.content,
             "timeout": httpx.Timeout(self.timeout, read=max(self.timeout, read_seconds)),
         }
+
+
+def _file(given: Optional[Path], variable: str) -> Optional[str]:
+    """Returns the name of a file that was given, or that the environment names."""
+    return os.fspath(given) if given is not None else os.environ.get(variable) or None
 
 
 def read_response(call: Call[T], response: httpx.Response) -> T:

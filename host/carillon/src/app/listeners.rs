@@ -95,7 +95,11 @@ fn trusted_proxies(config: &Config) -> TrustedProxies {
 /// Reads the certificate of all ports, if there is one.
 pub(super) fn server_tls(config: &Config) -> anyhow::Result<Option<Arc<ServerTls>>> {
     let Some((certificate, key)) = config.server.tls() else { return Ok(None) };
-    let files = CertificateFiles { certificate: certificate.to_owned(), key: key.to_owned() };
+    let files = CertificateFiles {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        client_authorities: config.server.client_ca.clone(),
+    };
     Ok(Some(Arc::new(ServerTls::load(files)?)))
 }
 

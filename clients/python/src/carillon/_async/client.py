@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Optional, Union
@@ -17,7 +16,7 @@ from carillon._async.policies import AsyncPolicies
 from carillon._async.schedules import AsyncSchedules
 from carillon._async.sender import AsyncSender
 from carillon._events import AsyncEvents, parameters
-from carillon._http import TIMEOUT
+from carillon._http import TIMEOUT, Path
 from carillon.times import Period
 
 
@@ -28,6 +27,7 @@ class AsyncClient(AsyncSender):
     ``tenant``: for operators who act for another tenant.
     ``timeout``: for each step of a request, which is connecting, sending, or waiting for the next bytes of the response.
     ``ca_file``: certificate authorities in PEM that are trusted in addition. Default: the file that ``CARILLON_CA_FILE`` names.
+    ``client_cert``: the client's certificate and private key in PEM, for a server that asks for them; or ``CARILLON_CLIENT_CERT``.
     """
 
     def __init__(
@@ -37,10 +37,11 @@ class AsyncClient(AsyncSender):
         *,
         tenant: Optional[str] = None,
         timeout: Period = TIMEOUT,
-        ca_file: Optional[Union[str, os.PathLike[str]]] = None,
+        ca_file: Optional[Path] = None,
+        client_cert: Optional[Path] = None,
         transport: Optional[httpx.AsyncBaseTransport] = None,
     ) -> None:
-        super().__init__(url, token, tenant, timeout, ca_file, transport)
+        super().__init__(url, token, tenant, timeout, ca_file, client_cert, transport)
         self.jobs = AsyncJobs(self)
         self.groups = AsyncGroups(self)
         self.policies = AsyncPolicies(self)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
-from typing import Optional, TypeVar, Union
+from typing import Optional, TypeVar
 
 import httpx
 
 from carillon._calls.call import Call, Page, after
-from carillon._http import Endpoint, read_response
+from carillon._http import Endpoint, Path, read_response
 from carillon.times import Period
 
 T = TypeVar("T")
@@ -24,10 +23,11 @@ class AsyncSender:
         token: Optional[str],
         tenant: Optional[str],
         timeout: Period,
-        ca_file: Optional[Union[str, os.PathLike[str]]],
+        ca_file: Optional[Path],
+        client_cert: Optional[Path],
         transport: Optional[httpx.AsyncBaseTransport],
     ) -> None:
-        self._endpoint = Endpoint.of(url, token, tenant, timeout, ca_file)
+        self._endpoint = Endpoint.of(url, token, tenant, timeout, ca_file, client_cert)
         self._http = httpx.AsyncClient(transport=transport, **self._endpoint.options())
 
     async def send(self, call: Call[T]) -> T:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Optional, Union
@@ -11,7 +10,7 @@ from typing import Optional, Union
 import httpx
 
 from carillon._events import Events, parameters
-from carillon._http import TIMEOUT
+from carillon._http import TIMEOUT, Path
 from carillon._sync.admin import Keys, Nodes, Plugins, Tenants, Tokens
 from carillon._sync.groups import Groups
 from carillon._sync.jobs import Jobs
@@ -29,6 +28,7 @@ class Client(Sender):
     ``tenant``: for operators who act for another tenant.
     ``timeout``: for each step of a request, which is connecting, sending, or waiting for the next bytes of the response.
     ``ca_file``: certificate authorities in PEM that are trusted in addition. Default: the file that ``CARILLON_CA_FILE`` names.
+    ``client_cert``: the client's certificate and private key in PEM, for a server that asks for them; or ``CARILLON_CLIENT_CERT``.
     """
 
     def __init__(
@@ -38,10 +38,11 @@ class Client(Sender):
         *,
         tenant: Optional[str] = None,
         timeout: Period = TIMEOUT,
-        ca_file: Optional[Union[str, os.PathLike[str]]] = None,
+        ca_file: Optional[Path] = None,
+        client_cert: Optional[Path] = None,
         transport: Optional[httpx.BaseTransport] = None,
     ) -> None:
-        super().__init__(url, token, tenant, timeout, ca_file, transport)
+        super().__init__(url, token, tenant, timeout, ca_file, client_cert, transport)
         self.jobs = Jobs(self)
         self.groups = Groups(self)
         self.policies = Policies(self)

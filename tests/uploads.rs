@@ -364,3 +364,26 @@ async fn a_version_is_bound_or_deleted_and_never_both() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_compilations_are_bounded_within_an_hour() {
+    let host = Setup::new().set("limits.tenant.compile_seconds", "0").start().await;
+    let acme = host.api.tenant("acme").await;
+    let bytes = judge().await;
+    let refused = upload(&acme, JUDGE_PATH, bytes.clone()).await;
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=3_600).contains(&wait), "{wait}");
+    let problem = refused.problem(429);
+    assert_eq!(problem["type"], "urn:carillon:problem:compile-budget", "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("`compile_seconds`"), "{problem}");
+    let metrics = host.api.get("/metrics").await;
+    assert!(metrics.text().contains("carillon_refused_total{bound=\"limits.tenant.compile_seconds\"}"));
+    // The tenant's own quota overrides the default, and whoami shows both.
+    host.api.patch("/v1/tenants/acme", json!({"quota": {"compile_seconds": 60}})).await.ok();
+    upload(&acme, JUDGE_PATH, bytes.clone()).await.expect(201);
+    let whoami = acme.get("/v1/whoami").await.expect(200);
+    assert_eq!(whoami["limits"]["compile_seconds"], 60, "{whoami}");
+    assert!(whoami["usage"]["compile_seconds"].is_u64(), "{whoami}");
+    // What is compiled already needs no budget.
+    upload(&host.api, JUDGE_PATH, bytes).await.expect(201);
+}

@@ -1,6 +1,8 @@
 //! The one place where an error becomes an HTTP answer: `application/problem+json` (RFC 9457) with a stable `type`, a sentence,
 //! and for bad input a JSON pointer (RFC 6901) to the field. What the log says is a separate text.
 
+mod uploads;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,7 +12,7 @@ use carillon_core::job::JobId;
 use carillon_core::limits::QuotaExceeded;
 use carillon_engine::intake::{Cause, IntakeError};
 use carillon_policy::binding::Invalid;
-use carillon_policy::{Blame, Fault, LoadError};
+use carillon_policy::{Blame, Fault};
 use carillon_store::StoreError;
 
 /// What every `type` begins with.
@@ -18,9 +20,6 @@ const TYPE_PREFIX: &str = "urn:carillon:problem:";
 
 /// When there may be room on a full disk, in seconds.
 const FULL_AGAIN: u32 = 10;
-
-/// When an upload may be worth another try, in seconds.
-const UPLOAD_AGAIN: u32 = 10;
 
 /// Setting of the bound that a request exceeded; an extension of the response that refuses it.
 #[derive(Clone, Copy, Debug)]
@@ -335,18 +334,6 @@ impl From<StoreError> for Problem {
                 tracing::error!(error = text, "request failed: the store is inconsistent");
                 Self::internal()
             }
-        }
-    }
-}
-
-impl From<LoadError> for Problem {
-    fn from(error: LoadError) -> Self {
-        match error {
-            LoadError::TooLarge { .. } => Self::too_large(error.to_string()),
-            LoadError::Busy(_) | LoadError::Source(_) => {
-                Self { retry_after: Some(UPLOAD_AGAIN), ..Self::unavailable(error.to_string()) }
-            }
-            error => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-a-plugin", "Invalid plugin", error.to_string()),
         }
     }
 }

@@ -13,8 +13,8 @@ use carillon_config::{Config, Sources};
 use carillon_core::clock::Stopwatch;
 use carillon_core::job::TenantId;
 use carillon_policy::{
-    Attempt, Attribute, CallResult, CallUsage, Exchange, Fault, Header, JobRequests, JudgedOutcome, KeyKind,
-    KeyMaterial, Limits, Plugin, PolicyThreads, QueueKey, Request, Response, Role, Runtime, Verdict,
+    Attempt, Attribute, CallResult, CallUsage, CompileBudget, Exchange, Fault, Header, JobRequests, JudgedOutcome,
+    KeyKind, KeyMaterial, Limits, Plugin, PolicyThreads, QueueKey, Request, Response, Role, Runtime, Verdict,
 };
 
 /// Warm calls of a round.
@@ -69,7 +69,7 @@ impl Bench {
         Ok(BenchCase {
             role,
             config,
-            plugin: runtime.registry.admit(local::NOBODY, &component).await?.plugin,
+            plugin: runtime.registry.admit(local::NOBODY, CompileBudget::UNBOUNDED, &component).await?.plugin,
             limits: Arc::clone(&runtime.limits),
             keys: vec![Arc::new(key()?)],
             attempt: attempt(),

@@ -10,7 +10,7 @@ use super::change::{MAX_TRIES, busy};
 use super::{BoundPlugin, Catalog, CatalogError, Group, PluginVersion, Tenant, document, validation};
 use carillon_core::job::TenantId;
 use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
-use carillon_policy::{Digest, LoadError, PluginDoc, Role, examine};
+use carillon_policy::{CompileBudget, Digest, LoadError, PluginDoc, Role, examine};
 use carillon_store::{Kind, Precondition, PutEntity};
 
 /// Maximum time in which an upload must describe itself and pass its golden tests.
@@ -85,7 +85,9 @@ impl Catalog {
         }
         self.check_room(tenant, component.len())?;
         let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
-        let admitted = self.runtime.registry.admit(tenant.id, &component).await?;
+        let seconds = self.tenant_limits(tenant.id).compile_seconds;
+        let budget = CompileBudget { seconds, now: self.clock.now() };
+        let admitted = self.runtime.registry.admit(tenant.id, budget, &component).await?;
         let described = examine(&self.runtime, tenant.id, &admitted.plugin, &component);
         let described = tokio::time::timeout(EXAMINATION, described).await.map_err(|_| {
             let most = carillon_core::duration::format(EXAMINATION);

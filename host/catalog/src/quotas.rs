@@ -107,6 +107,7 @@ pub(super) fn limits(defaults: TenantLimits, quota: &QuotaDoc) -> TenantLimits {
         plugins: plugins.unwrap_or(defaults.plugins),
         config_bytes: quota.config_bytes.unwrap_or(defaults.config_bytes),
         bulks: quota.bulks.unwrap_or(defaults.bulks),
+        compile_seconds: quota.compile_seconds.unwrap_or(defaults.compile_seconds),
     }
 }
 
@@ -147,6 +148,7 @@ impl Catalog {
             plugin_bytes: state.plugins_of(tenant).filter(|own| !own.builtin).map(|plugin| plugin.doc.size).sum(),
             config_bytes: state.ledger.config_bytes(tenant),
             bulks: state.bulks_under_way(tenant),
+            compile_seconds: self.runtime.registry.compile_time(tenant, self.clock.now()).as_secs(),
         }
     }
 

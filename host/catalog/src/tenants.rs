@@ -100,6 +100,8 @@ pub struct TenantUsage {
     pub config_bytes: u64,
     /// Number of changes of many jobs that are under way.
     pub bulks: u64,
+    /// Compilation of its uploads within the last hour, in seconds, on this node.
+    pub compile_seconds: u64,
 }
 
 impl Catalog {

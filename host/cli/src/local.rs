@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use carillon_config::Config;
 use carillon_core::clock::{Clock as _, SystemClock};
 use carillon_core::job::TenantId;
-use carillon_policy::{Plugin, Runtime, RuntimeOptions};
+use carillon_policy::{CompileBudget, Plugin, Runtime, RuntimeOptions};
 
 /// Owner of a component that no tenant has uploaded.
 pub const NOBODY: TenantId = TenantId(0);
@@ -53,7 +53,7 @@ pub async fn admit(runtime: &Runtime, component: &Bytes) -> anyhow::Result<Arc<P
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}")?);
     bar.set_message("compiling the component");
     bar.enable_steady_tick(TICK);
-    let admitted = runtime.registry.admit(NOBODY, component).await;
+    let admitted = runtime.registry.admit(NOBODY, CompileBudget::UNBOUNDED, component).await;
     bar.finish_and_clear();
     let admitted = admitted?;
     runtime.registry.keep(&admitted).await;

@@ -85,6 +85,9 @@ pub struct Quota {
     /// Maximum size of these versions together, in bytes.
     #[arg(long, value_name = "BYTES")]
     plugin_bytes: Option<u64>,
+    /// Maximum time of compilation of the tenant's uploads within an hour, in seconds, on each node.
+    #[arg(long, value_name = "SECONDS")]
+    compile_seconds: Option<u64>,
 }
 
 /// Members of a tenant that contain settings.
@@ -107,7 +110,9 @@ impl Quota {
             count.map_or(Ok(()), |count| members.put(name, &count))?;
         }
         self.rate.as_ref().map_or(Ok(()), |rate| members.put("rate", rate))?;
-        self.plugin_bytes.map_or(Ok(()), |bytes| members.put("plugin_bytes", &bytes))?;
+        for (name, value) in [("plugin_bytes", self.plugin_bytes), ("compile_seconds", self.compile_seconds)] {
+            value.map_or(Ok(()), |value| members.put(name, &value))?;
+        }
         Ok(members)
     }
 }
@@ -210,8 +215,15 @@ mod tests {
 
     #[test]
     fn a_part_of_the_settings_has_what_is_said() {
-        let quota =
-            Quota { concurrency: Some(3), rate: None, burst: None, weight: None, plugins: None, plugin_bytes: None };
+        let quota = Quota {
+            concurrency: Some(3),
+            rate: None,
+            burst: None,
+            weight: None,
+            plugins: None,
+            plugin_bytes: None,
+            compile_seconds: None,
+        };
         let settings = Settings { defaults: None, quota, plugin_signers: Vec::new() };
         let none = Members::default();
         let part =

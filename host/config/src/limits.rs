@@ -73,6 +73,8 @@ pub struct TenantLimits {
     pub config_bytes: Size,
     /// Largest number of changes of many jobs that are under way.
     pub bulks: u64,
+    /// Largest time of compilation of uploads within an hour, in seconds, on each node.
+    pub compile_seconds: u64,
 }
 
 /// Longest name that an index of the databases takes, in bytes.
@@ -108,6 +110,7 @@ impl Limits {
             plugins: tenant.plugins,
             config_bytes: u64::try_from(tenant.config_bytes.get()).unwrap_or(u64::MAX),
             bulks: tenant.bulks,
+            compile_seconds: tenant.compile_seconds,
         }
     }
 

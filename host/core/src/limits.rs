@@ -99,6 +99,8 @@ pub struct TenantLimits {
     pub config_bytes: u64,
     /// Changes of many jobs that are under way.
     pub bulks: u64,
+    /// Compilation of uploads within an hour, in seconds, on each node.
+    pub compile_seconds: u64,
 }
 
 /// Error of a tenant that would keep more than its quota allows.

@@ -1,5 +1,9 @@
 //! Reasons why a component is not accepted.
 
+use std::time::Duration;
+
+use carillon_core::duration;
+
 /// Reason why a component is not accepted. Each text says what its author can do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
@@ -54,6 +58,17 @@ pub enum LoadError {
     /// The component was not examined, because others are being examined.
     #[error("the component cannot be examined now: {0}; try again later")]
     Busy(String),
+    /// The compiler has run for the tenant as long as its budget allows.
+    #[error(
+        "the tenant's uploads have used their {seconds} s of compilation in an hour (quota `compile_seconds`, default \
+         `limits.tenant.compile_seconds`); try again in {wait}", wait = duration::format(*.retry_after)
+    )]
+    OverBudget {
+        /// Budget in seconds.
+        seconds: u64,
+        /// Time until the budget has room again.
+        retry_after: Duration,
+    },
 }
 
 /// Returns a hint about an import that is not allowed.

@@ -12,12 +12,14 @@ use tokio::time::Sleep;
 
 use super::cache::Cache;
 use super::compile::Compiler;
+use super::compile_budget::{CompileBudget, CompileUse};
 use super::compile_queue::CompileQueue;
 use super::component::{Digest, check_bytes};
 use super::engines::Engines;
 use super::load_error::LoadError;
 use super::plugin::Plugin;
 use super::preflight;
+use carillon_core::clock::{Stopwatch, UnixMs};
 use carillon_core::job::TenantId;
 
 /// Source of components' bytes.
@@ -44,6 +46,7 @@ pub struct Registry {
     loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
     uses: Semaphore,
     compile_queue: CompileQueue,
+    compile_use: CompileUse,
     /// Pending admissions; each is kept as long as a caller waits for it.
     flights: Mutex<HashMap<Digest, Weak<PendingAdmission>>>,
 }
@@ -60,6 +63,20 @@ pub struct Admitted {
     artefact: Option<Arc<Vec<u8>>>,
 }
 
+/// Compilation under way, which is added to the tenant's use when it ends, also if the request that it belongs to is dropped.
+struct Charge<'a> {
+    usage: &'a CompileUse,
+    tenant: TenantId,
+    at: UnixMs,
+    started: Stopwatch,
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.usage.add(self.tenant, self.at, self.started.elapsed());
+    }
+}
+
 impl Registry {
     pub(super) fn new(engines: Engines, compiler: Compiler, cache: Option<Cache>) -> Self {
         Self {
@@ -69,6 +86,7 @@ impl Registry {
             loaded: Mutex::default(),
             uses: Semaphore::new(AT_ONCE),
             compile_queue: CompileQueue::new(AT_ONCE),
+            compile_use: CompileUse::default(),
             flights: Mutex::default(),
         }
     }
@@ -127,19 +145,31 @@ impl Registry {
         self.compiler.timeout() * (MAX_COMPILATIONS_WAITED + 1)
     }
 
+    /// Returns how long the compiler ran for the tenant's uploads within the last hour, on this node.
+    #[must_use]
+    pub fn compile_time(&self, tenant: TenantId, now: UnixMs) -> Duration {
+        self.compile_use.used(tenant, now)
+    }
+
     /// Checks and loads a component that a tenant uploads, when it is the tenant's turn. Concurrent uploads of the same component share one
-    /// compilation.
+    /// compilation, which counts for the tenant that came first.
     ///
     /// # Errors
-    /// Returns the reason why the component is not accepted; [`LoadError::Busy`] if it was not examined in time.
-    pub async fn admit(&self, tenant: TenantId, component: &Bytes) -> Result<Admitted, LoadError> {
+    /// Returns the reason why the component is not accepted; [`LoadError::Busy`] if it was not examined in time, and
+    /// [`LoadError::OverBudget`] if the tenant's budget is used up.
+    pub async fn admit(
+        &self,
+        tenant: TenantId,
+        budget: CompileBudget,
+        component: &Bytes,
+    ) -> Result<Admitted, LoadError> {
         check_bytes(component, self.component_limit())?;
         preflight::check(component)?;
         let digest = Digest::of(component);
         let (flight, queue) = (self.flight(&digest), self.compile_queue.of_tenant(tenant));
         let mut deadline = pin!(tokio::time::sleep(self.compiler.timeout() * MAX_COMPILATIONS_WAITED));
         let _turn = queue.turn(deadline.as_mut()).await?;
-        let admitted = flight.get_or_try_init(|| self.look(&digest, component, deadline)).await?;
+        let admitted = flight.get_or_try_init(|| self.look(tenant, budget, &digest, component, deadline)).await?;
         admitted.clone()
     }
 
@@ -161,6 +191,8 @@ impl Registry {
     /// Examines a component. The inner error is about the component; the outer one says that it was not examined.
     async fn look(
         &self,
+        tenant: TenantId,
+        budget: CompileBudget,
         digest: &Digest,
         component: &Bytes,
         deadline: Pin<&mut Sleep>,
@@ -170,7 +202,9 @@ impl Registry {
         let artefact = match cached {
             Some(artefact) => Ok(artefact),
             None => {
+                self.compile_use.check(tenant, budget)?;
                 let _slot = self.compile_queue.compiler(deadline).await?;
+                let _charge = Charge { usage: &self.compile_use, tenant, at: budget.now, started: Stopwatch::start() };
                 self.compiler.compile(component).await
             }
         };

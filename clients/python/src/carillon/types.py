@@ -156,3 +156,5 @@ class Quota(TypedDict, total=False):
     config_bytes: Optional[int]
     #: Changes of many jobs that are under way.
     bulks: Optional[int]
+    #: Seconds for which the compiler may run for its uploads within an hour, on each node.
+    compile_seconds: Optional[int]

@@ -14,7 +14,7 @@ use super::anatomy::Anatomy;
 use super::{Reference, Version, describe, download, runtime};
 use carillon_core::clock::Stopwatch;
 use carillon_policy::golden::embedded;
-use carillon_policy::{Digest, Plugin, Runtime, examine};
+use carillon_policy::{CompileBudget, Digest, Plugin, Runtime, examine};
 
 #[derive(Debug, Args)]
 #[command(
@@ -94,7 +94,7 @@ fn written(component: &[u8]) -> Value {
 /// Loads a component as an upload would do, and records the result.
 async fn load(runtime: &Runtime, component: &Bytes, shown: &mut Value) -> anyhow::Result<Arc<Plugin>> {
     let stopwatch = Stopwatch::start();
-    let plugin: Arc<Plugin> = runtime.registry.admit(NOBODY, component).await?.plugin;
+    let plugin: Arc<Plugin> = runtime.registry.admit(NOBODY, CompileBudget::UNBOUNDED, component).await?.plugin;
     shown["compile_millis"] = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX).into();
     shown["native_size"] = plugin.code_size().into();
     shown["engine"] = if plugin.is_large() { "large" } else { "small" }.into();

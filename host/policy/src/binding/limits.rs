@@ -143,6 +143,9 @@ pub struct QuotaDoc {
     /// Largest number of changes of many jobs that are under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bulks: Option<u64>,
+    /// Largest time of compilation of its uploads within an hour, in seconds, on each node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compile_seconds: Option<u64>,
 }
 
 impl Quota {

@@ -13,12 +13,15 @@ use zeroize::Zeroizing;
 
 use super::super::code_budget::CodeBudget;
 use super::super::engines::Engines;
-use super::super::{Cache, Compiler, ComponentSource, LargeLimits, Registry};
+use super::super::{Cache, CompileBudget, Compiler, ComponentSource, LargeLimits, Registry};
 use super::{Digest, Guest, LoadError, PLAIN, engine, limits};
+use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 
 /// Number of concurrent callers.
 const CALLERS: i64 = 50;
+
+const BUDGET: CompileBudget = CompileBudget { seconds: 600, now: UnixMs(0) };
 
 struct Source(Bytes);
 
@@ -85,7 +88,7 @@ async fn however_many_use_a_component_it_is_compiled_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_many_upload_a_component_it_is_compiled_once() {
     let bench = Bench::new("/bin/cat artefact");
-    let admit = |tenant| bench.registry.admit(TenantId(tenant), &bench.component);
+    let admit = |tenant| bench.registry.admit(TenantId(tenant), BUDGET, &bench.component);
     let admitted = join_all((0..CALLERS).map(admit)).await;
     let admitted: Vec<_> = admitted.into_iter().map(Result::unwrap).collect();
     assert_eq!((bench.calls(), bench.kept()), (1, 0), "nothing is kept of what nobody has accepted");
@@ -98,11 +101,37 @@ async fn however_many_upload_a_component_it_is_compiled_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_compile_is_not_tried_by_each_who_uploads_it() {
     let bench = Bench::new("echo no >&2; exit 1");
-    let refused = join_all((0..CALLERS).map(|tenant| bench.registry.admit(TenantId(tenant), &bench.component))).await;
+    let refused =
+        join_all((0..CALLERS).map(|tenant| bench.registry.admit(TenantId(tenant), BUDGET, &bench.component))).await;
     for refused in refused {
         assert!(matches!(refused.map(drop), Err(LoadError::Compile(text)) if text == "no"));
     }
     assert_eq!((bench.calls(), bench.kept()), (1, 0));
-    assert!(bench.registry.admit(TenantId(0), &bench.component).await.is_err());
+    assert!(bench.registry.admit(TenantId(0), BUDGET, &bench.component).await.is_err());
     assert_eq!(bench.calls(), 2, "who comes later gets another look");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn budget_that_is_used_up_refuses_that_tenant_only() {
+    let bench = Bench::new("echo no >&2; exit 1");
+    let spent = CompileBudget { seconds: 0, ..BUDGET };
+    // The other tenant's upload of the same bytes goes on.
+    let (refused, failed) = tokio::join!(
+        bench.registry.admit(TenantId(1), spent, &bench.component),
+        bench.registry.admit(TenantId(2), BUDGET, &bench.component)
+    );
+    assert!(matches!(refused.map(drop), Err(LoadError::OverBudget { seconds: 0, .. })));
+    assert!(matches!(failed.map(drop), Err(LoadError::Compile(_))));
+    assert_eq!(bench.calls(), 1);
+    let used = |tenant| bench.registry.compile_time(TenantId(tenant), BUDGET.now);
+    assert!(used(1).is_zero() && !used(2).is_zero(), "a compilation that fails counts as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compiler_without_confinement_still_compiles() {
+    let bench = Bench::new("echo 'unconfined: seccomp' >&2; /bin/cat artefact");
+    bench.registry.admit(TenantId(1), BUDGET, &bench.component).await.unwrap();
+    let bench = Bench::new("printf 'unconfined: landlock\\nno\\n' >&2; exit 1");
+    let refused = bench.registry.admit(TenantId(1), BUDGET, &bench.component).await.map(drop);
+    assert!(matches!(&refused, Err(LoadError::Compile(text)) if text == "no"), "{refused:?}");
 }

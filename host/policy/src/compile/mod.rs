@@ -1,16 +1,18 @@
 //! Compilation of components in a child process, so that a component on which the compiler is slow or needs much memory affects no other
 //! work.
 //!
-//! The child is this same program. It reads the component from its standard input, limits itself, and writes native code to its standard
-//! output; the parent uses nothing but the content of that pipe.
+//! The child is this same program. It limits and confines itself, reads the component from its standard input, and writes native code to its
+//! standard output; the parent uses nothing but the content of that pipe.
+
+mod confinement;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::sync::Once;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -20,9 +22,6 @@ use super::load_error::LoadError;
 
 /// Hidden subcommand that makes this program a compiler.
 pub const SUBCOMMAND: &str = "compile-component";
-
-/// Stack of the compiling thread in bytes: the compiler recurses into nested code.
-const COMPILER_STACK: usize = 64 << 20;
 
 /// Maximum size of the native code of one component, in bytes.
 const ARTEFACT_LIMIT: usize = 128 << 20;
@@ -38,6 +37,8 @@ pub struct Compiler {
     program: PathBuf,
     timeout: Duration,
     memory: usize,
+    /// Runs when a compiler first reports that the kernel does not confine it.
+    unconfined: Once,
 }
 
 impl Compiler {
@@ -45,7 +46,7 @@ impl Compiler {
     /// `memory` bytes of address space.
     #[must_use]
     pub fn new(program: PathBuf, timeout: Duration, memory: usize) -> Self {
-        Self { program, timeout, memory }
+        Self { program, timeout, memory, unconfined: Once::new() }
     }
 
     /// Maximum duration of a compilation.
@@ -83,13 +84,27 @@ impl Compiler {
         let output = tokio::time::timeout(self.timeout, child.wait_with_output()).await;
         feed.abort();
         let output = output.map_err(|_| failed(self.too_slow()))?.map_err(|error| failed(error.to_string()))?;
-        if output.status.success() { Ok(output.stdout) } else { Err(failed(self.reason(&output))) }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let (missing, said) = confinement::read_reports(&said);
+        if !missing.is_empty() {
+            self.warn_unconfined(&missing);
+        }
+        if output.status.success() { Ok(output.stdout) } else { Err(failed(self.reason(&output, &said))) }
+    }
+
+    /// Logs once that compilers run without some of their confinement.
+    fn warn_unconfined(&self, missing: &[&str]) {
+        self.unconfined.call_once(|| {
+            tracing::warn!(
+                missing = missing.join(", "),
+                "the compiler of plugins runs without a part of its confinement: the kernel or the container does not allow it"
+            );
+        });
     }
 
     /// Returns the reason why a compiler ended without native code.
-    fn reason(&self, output: &Output) -> String {
-        let said = String::from_utf8_lossy(&output.stderr);
-        match said.trim() {
+    fn reason(&self, output: &Output, said: &str) -> String {
+        match said {
             _ if output.status.signal() == Some(SIGXCPU) => self.too_slow(),
             said if said.starts_with(OUT_OF_MEMORY) => {
                 format!("it takes more than {} MiB of memory (`policy.compile_memory`)", self.memory >> 20)
@@ -104,7 +119,8 @@ impl Compiler {
     }
 }
 
-/// Entry of the child process: limits itself to `seconds` of CPU time and `memory` bytes, reads a component, and writes native code.
+/// Entry of the child process: limits itself to `seconds` of CPU time and `memory` bytes, confines itself, reads a component, and writes
+/// native code.
 ///
 /// # Errors
 /// Returns an error if the component does not compile.
@@ -114,14 +130,13 @@ pub fn compiler_main(seconds: u64, memory: u64) -> anyhow::Result<()> {
     rlimit::setrlimit(rlimit::Resource::CORE, 0, 0)?;
     rlimit::setrlimit(rlimit::Resource::CPU, seconds, seconds.saturating_add(1))?;
     rlimit::setrlimit(rlimit::Resource::AS, memory, memory)?;
-    let mut component = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut component)?;
-    let compiling = std::thread::Builder::new()
-        .stack_size(COMPILER_STACK)
-        .spawn(move || engine::compile(&component).map_err(|error| anyhow::anyhow!("{error:#}")))
-        .context("there is not enough memory for the compiler to begin (`policy.compile_memory`)")?;
-    let artefact = compiling.join().map_err(|_| anyhow::anyhow!("the compiler panicked"))??;
-    anyhow::ensure!(artefact.len() <= ARTEFACT_LIMIT, "it makes more than {ARTEFACT_LIMIT} bytes of native code");
+    let artefact = confinement::confined(|| {
+        let mut component = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut component)?;
+        let artefact = engine::compile(&component).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        anyhow::ensure!(artefact.len() <= ARTEFACT_LIMIT, "it makes more than {ARTEFACT_LIMIT} bytes of native code");
+        Ok(artefact)
+    })?;
     std::io::stdout().lock().write_all(&artefact)?;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod auth;
 mod bad_input;
 mod bounds;
 mod confined_tokens;
+mod foreign_text;
 mod forms;
 mod fuzz;
 mod hostile_values;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use carillon_catalog::CatalogError;
 use carillon_core::job::JobId;
 use carillon_core::limits::QuotaExceeded;
+use carillon_core::text::clean;
 use carillon_engine::intake::{Cause, IntakeError};
 use carillon_policy::binding::Invalid;
 use carillon_policy::{Blame, Fault};
@@ -72,7 +73,7 @@ impl Problem {
             kind: format!("{TYPE_PREFIX}{kind}").into(),
             title,
             status: status.as_u16(),
-            detail: without_full_stop(detail.into()).into(),
+            detail: without_full_stop(clean(&detail.into()).into_owned()).into(),
             pointer: None,
             parameter: None,
             quota: None,

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, Parser, Subcommand};
 
-use carillon_cli::{Output, Remote, RemoteCommand, config, run_remote};
+use carillon_cli::{Output, Remote, RemoteCommand, config, run_remote, visible_lines};
 use carillon_policy::{COMPILER_SUBCOMMAND, compiler_main};
 
 /// Job scheduler that delivers HTTP callbacks on time, with WebAssembly plugins that encode, sign, judge and retry them.
@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Err(error) if !is_broken_pipe(&error) => {
             // If this write fails too, nothing can be reported.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", visible_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,

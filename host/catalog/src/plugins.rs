@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::change::{MAX_TRIES, busy};
 use super::{BoundPlugin, Catalog, CatalogError, Group, PluginVersion, Tenant, document, validation};
 use carillon_core::job::TenantId;
+use carillon_core::text::clean;
 use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
 use carillon_policy::{CompileBudget, Digest, LoadError, PluginDoc, Role, examine};
 use carillon_store::{Kind, Precondition, PutEntity};
@@ -163,6 +164,7 @@ impl Catalog {
         deprecated: Option<String>,
     ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
+        let deprecated = deprecated.map(|why| clean(&why).into_owned());
         if let Some(why) = &deprecated {
             self.bounds.requests.note.check("deprecated", "/deprecated", why.len())?;
             if why.is_empty() {

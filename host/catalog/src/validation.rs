@@ -9,6 +9,7 @@ use super::error::CatalogError;
 use super::{Catalog, Group, PluginVersion, Tenant};
 use carillon_core::job::{TenantId, check_name};
 use carillon_core::limits::ByteLimit;
+use carillon_core::text::is_hidden;
 use carillon_policy::binding::{AuthHeader, ClientKey, Effective, Invalid, Use};
 use carillon_policy::{KeyKind, QueueKey};
 
@@ -51,8 +52,8 @@ pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
 /// Checks the name of a token, which is a note: any text of one line.
 pub(super) fn token_name(name: &str, limit: ByteLimit) -> Result<(), CatalogError> {
     limit.check("name", "/name", name.len())?;
-    if name.contains(char::is_control) {
-        return Err(Invalid::at("/name", "the name of a token must have no control characters").into());
+    if name.contains(is_hidden) {
+        return Err(Invalid::at("/name", "the name of a token must have no control or invisible characters").into());
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+pub use carillon_client::text::visible_lines;
 pub use output::Output;
 
 use carillon_client::answer::Answer;

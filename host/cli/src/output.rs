@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use carillon_client::answer::{Members, at, indented};
-use carillon_client::text::visible;
+use carillon_client::text::{visible, visible_json};
 
 /// Gap between two columns.
 const GAP: &str = "  ";
@@ -40,12 +40,12 @@ impl Output {
     /// # Errors
     /// Returns an error if standard output cannot be written.
     pub fn json(self, value: &impl Serialize) -> anyhow::Result<()> {
-        print(&format!("{}\n", indented(&serde_json::to_string(value)?)))
+        print(&format!("{}\n", visible_json(&indented(&serde_json::to_string(value)?))))
     }
 
     /// Prints `value` on one line.
     pub fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
-        print(&format!("{}\n", serde_json::to_string(value)?))
+        print(&format!("{}\n", visible_json(&serde_json::to_string(value)?)))
     }
 
     /// Prints one line.

@@ -24,4 +24,5 @@ pub mod stable_hash;
 pub mod stats;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
+pub mod text;
 pub mod timetable;

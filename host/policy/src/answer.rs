@@ -7,6 +7,7 @@ use url::Url;
 use super::fault::Fault;
 use super::limits::Limits;
 use super::wit::{sign_export, types};
+use carillon_core::text::clean_within;
 
 /// Header that names the receiver's virtual host. A job may have its own; a policy may not change it.
 const HOST: &str = "host";
@@ -41,15 +42,7 @@ const ADDED_HEADERS_LEN: usize = 32 << 10;
 
 /// Cuts and cleans a policy's text, so that it can be kept and shown.
 pub(super) fn readable(text: &str) -> String {
-    printable(text, TEXT_LEN)
-}
-
-/// Returns at most `limit` bytes of a guest's text, with its control characters replaced.
-pub(super) fn printable(text: &str, limit: usize) -> String {
-    let mut clean = text[..text.floor_char_boundary(limit)].replace(char::is_control, "\u{fffd}");
-    // The replacement has three bytes.
-    clean.truncate(clean.floor_char_boundary(limit));
-    clean
+    clean_within(text, TEXT_LEN)
 }
 
 /// Checks whether a policy or a binding may put this header on a request.

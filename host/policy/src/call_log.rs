@@ -1,8 +1,8 @@
 //! Bounded log of one call.
 
-use super::answer;
 use super::limits::Limits;
 use super::wit::log_import;
+use carillon_core::text::clean_within;
 
 /// Bounded log of one call.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl LogLines {
             log_import::Level::Warn => "warn",
             log_import::Level::Error => "error",
         };
-        self.lines.push(format!("{level}: {}", answer::printable(message, self.max_length)));
+        self.lines.push(format!("{level}: {}", clean_within(message, self.max_length)));
     }
 
     /// Returns the lines; a last one counts the lines that were dropped.

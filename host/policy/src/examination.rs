@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Digest, LoadError, Plugin, QueueKey, Role, Runtime, config_schema, golden};
 use carillon_core::job::{TenantId, check_name};
+use carillon_core::text::clean;
 
 /// Stored description of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,12 +105,13 @@ pub async fn describe(
             format!("its summary has more than {SUMMARY_LEN} bytes, or its config schema more than {SCHEMA_LEN}");
         return Err(LoadError::Description(text));
     }
-    let schema: Value = serde_json::from_str(&said.config_schema)
+    let mut schema: Value = serde_json::from_str(&said.config_schema)
         .map_err(|error| LoadError::Description(format!("its config schema is not JSON: {error}")))?;
+    clean_annotations(&mut schema);
     let doc = PluginDoc {
         digest: plugin.digest.clone(),
         roles: plugin.roles(),
-        summary: said.summary,
+        summary: clean(&said.summary).into_owned(),
         config_schema: schema,
         size,
         uses_keys: plugin.uses_keys(),
@@ -117,4 +119,50 @@ pub async fn describe(
         deprecated: None,
     };
     Ok(Described { name: said.name, version: said.version, doc })
+}
+
+/// Members of a JSON Schema whose texts are for readers.
+const ANNOTATIONS: [&str; 3] = ["title", "description", "$comment"];
+
+/// Members of a JSON Schema that hold values of a config instead of schemas.
+const VALUES: [&str; 4] = ["const", "enum", "default", "examples"];
+
+/// Cleans the texts in a schema that are for readers. What decides about configs stays as it is.
+fn clean_annotations(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text) if ANNOTATIONS.contains(&name.as_str()) => *text = clean(text).into_owned(),
+                    _ if VALUES.contains(&name.as_str()) => {}
+                    below => clean_annotations(below),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(clean_annotations),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_of_a_schema_are_clean_and_its_rules_unchanged() {
+        let hostile = "a\u{1b}[2J\u{202e}b\nc";
+        let mut schema = json!({
+            "description": hostile, "enum": [{"title": hostile}], "default": {"description": hostile},
+            "properties": {"title": {"const": hostile, "title": hostile}}, "anyOf": [{"$comment": hostile}],
+        });
+        clean_annotations(&mut schema);
+        let clean = "a\u{fffd}[2J\u{fffd}b c";
+        let expected = json!({
+            "description": clean, "enum": [{"title": hostile}], "default": {"description": hostile},
+            "properties": {"title": {"const": hostile, "title": clean}}, "anyOf": [{"$comment": clean}],
+        });
+        assert_eq!(schema, expected);
+    }
 }

@@ -84,6 +84,12 @@ impl Guest {
         }
     }
 
+    /// Sets the summary.
+    pub fn summary(mut self, summary: &str) -> Self {
+        summary.clone_into(&mut self.description[2]);
+        self
+    }
+
     /// Replaces the body of the first role.
     pub fn instead(mut self, body: &str) -> Self {
         body.clone_into(&mut self.roles[0].1);

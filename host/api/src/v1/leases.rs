@@ -26,6 +26,7 @@ use super::job_view::JobView;
 use carillon_catalog::{Catalog, Group, TICKET_MAC_LEN};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, LeasedJob, State as JobState, TenantId, Token};
+use carillon_core::text::clean_within;
 use carillon_engine::dispatch::pull::{ConsumerReport, Handover, LeaseError, LeaseRequest, LeaseTicket};
 use carillon_policy::binding::parse_period;
 
@@ -302,8 +303,8 @@ pub(in super::super) async fn fail(
     OptionalBody(doc): OptionalBody<FailDoc>,
 ) -> Result<Json<EndedView>, Problem> {
     let retry_after = doc.retry_after.as_deref().map(|text| parse_period("/retry_after", text)).transpose()?;
-    let mut error = doc.error.unwrap_or_else(|| "the consumer reported a failure".to_owned());
-    error.truncate(error.floor_char_boundary(ERROR_LEN));
+    let error = doc.error.unwrap_or_else(|| "the consumer reported a failure".to_owned());
+    let error = clean_within(&error, ERROR_LEN);
     end(&api, &access, &token, ConsumerReport::Fail { error, permanent: doc.permanent, retry_after }).await
 }
 

@@ -18,6 +18,7 @@ use super::{Page, Paging, find_group};
 use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Initiator, Move, Written};
 use carillon_core::clock::UnixMs;
 use carillon_core::json::unique::UniqueValue;
+use carillon_core::text::clean;
 use carillon_engine::rollout::Arm;
 use carillon_policy::binding::Changes;
 
@@ -165,12 +166,9 @@ impl From<&Move> for MoveView {
 impl Access {
     /// Returns the caller as the author of a change, with the given reason.
     pub(super) fn author(&self, why: Option<String>, limits: &ApiLimits) -> Result<Author, Problem> {
-        let (len, note) = (why.as_ref().map_or(0, String::len), limits.parts.note);
-        note.check("why", "/why", len).map_err(|exceeded| Problem::exceeded(&exceeded))?;
-        if why.as_ref().is_some_and(|why| why.contains('\0')) {
-            let detail = format!("`why` must have at most {} bytes, none of them zero", note.bytes);
-            return Err(Problem::invalid("/why", detail));
-        }
+        let why = why.map(|why| clean(&why).into_owned());
+        let len = why.as_ref().map_or(0, String::len);
+        limits.parts.note.check("why", "/why", len).map_err(|exceeded| Problem::exceeded(&exceeded))?;
         Ok(Author { by: self.by(), why })
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::delivery::send::Outgoing;
 use carillon_core::job::shown_url;
+use carillon_core::text::is_hidden;
 
 /// Largest number of a body's parts that are shown.
 const PARTS: usize = 16;
@@ -212,7 +213,7 @@ fn excerpt(value: &[u8], other: Option<&[u8]>) -> String {
 
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        Ok(text) if !text.contains(is_hidden) => text.to_owned(),
         _ => format!("hex {}", hex::encode(bytes)),
     }
 }

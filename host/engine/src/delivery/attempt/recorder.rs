@@ -7,6 +7,7 @@ use crate::delivery::send::Answer;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptDetail, AttemptError, AttemptRecord, LeasedJob, Outcome, PluginUse, Timings};
+use carillon_core::text::clean;
 use carillon_policy::Judgement;
 
 /// Record of an attempt under construction.
@@ -46,7 +47,7 @@ impl AttemptRecorder {
         match answer {
             Answer::Response { status, headers, body, truncated, elapsed } => {
                 self.status = Some(status);
-                let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+                let text = |value: Vec<u8>| clean(&String::from_utf8_lossy(&value)).into_owned();
                 detail.response_headers = headers.into_iter().map(|(name, value)| (name, text(value))).collect();
                 self.body = body.slice(..body.len().min(kept));
                 detail.response_truncated = truncated || self.body.len() < body.len();

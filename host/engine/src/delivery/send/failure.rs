@@ -6,6 +6,7 @@ use std::io;
 use crate::delivery::egress::{Refused, RefusedPort};
 use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
+use carillon_core::text::clean;
 
 /// Reason for which a request has no response.
 #[derive(Debug)]
@@ -26,13 +27,13 @@ impl Failure {
     pub(super) fn of(error: TransportError, cause: &(dyn Error + 'static)) -> Self {
         match Exhausted::find(cause) {
             Some(exhausted) => Self::Exhausted(exhausted),
-            None => Self::Transport { error, message: innermost(cause) },
+            None => Self::Transport { error, message: clean(&innermost(cause)).into_owned() },
         }
     }
 
-    /// Creates a transport failure with this message.
-    pub(super) fn new(error: TransportError, message: impl Into<String>) -> Self {
-        Self::Transport { error, message: message.into() }
+    /// Creates a transport failure with this message, in which the receiver's words are cleaned.
+    pub(super) fn new(error: TransportError, message: impl AsRef<str>) -> Self {
+        Self::Transport { error, message: clean(message.as_ref()).into_owned() }
     }
 
     /// Creates the failure of an exchange that ended before the head of a response.

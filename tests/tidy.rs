@@ -3,6 +3,7 @@
 mod circles;
 mod crates;
 mod imports;
+mod supply;
 mod words;
 
 use std::path::{Path, PathBuf};

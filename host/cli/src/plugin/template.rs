@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_a_plugin_asks_for_is_what_the_tests_install() {
-        let tested = include_str!("../../../../tests/requirements.txt");
+        let tested = include_str!("../../../../tests/requirements.in");
         assert!(include_str!("new/requirements.txt").lines().all(|line| tested.lines().any(|tested| tested == line)));
         let asked: serde_json::Value = serde_json::from_str(include_str!("new/package.json.txt")).unwrap();
         let locked: serde_json::Value = serde_json::from_str(NODE_LOCK).unwrap();

@@ -261,3 +261,105 @@ async fn credentials_stay_with_the_registry_when_it_refers_to_another_host() {
     }
     assert!(shown.lock().unwrap().is_empty(), "{shown:?}");
 }
+
+/// Writes a credential helper that records what it is asked for.
+fn write_helper(directory: &Path, name: &str, body: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = directory.join(format!("docker-credential-{name}"));
+    let asked = directory.join("asked").display().to_string();
+    std::fs::write(&file, format!("#!/bin/sh\necho \"{name} $1 $(cat)\" >>'{asked}'\n{body}\n")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credential_helpers_are_asked_for_the_registry_and_nothing_else() {
+    let (registry, dir) = (Registry::start(Some(USERS)).await, tempfile::tempdir().unwrap());
+    let file = dir.path().join("x.wasm");
+    std::fs::write(&file, wat::parse_str("(component)").unwrap()).unwrap();
+    let printed = r#"echo '{"ServerURL": "x", "Username": "me", "Secret": "sesame"}'"#;
+    write_helper(dir.path(), "good", printed);
+    write_helper(dir.path(), "none", "echo 'credentials not found in native keychain'; exit 1");
+    write_helper(dir.path(), "broken", "printf 'locked\\033[2J' >&2; exit 2");
+    write_helper(dir.path(), "odd", "echo sesame");
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let home = dir.path().display().to_string();
+    let push = async |config: Value| {
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        std::fs::write(dir.path().join("asked"), "").unwrap();
+        let reference = format!("oci://{}/x:1", registry.address);
+        let done = plugin("push", &reference, &file, &[], &[("DOCKER_CONFIG", &home), ("PATH", &path)]).await;
+        (done, std::fs::read_to_string(dir.path().join("asked")).unwrap())
+    };
+    let address = &registry.address;
+    let (pushed, asked) = push(json!({"credsStore": "broken", "credHelpers": {address: "good", "else": "odd"}})).await;
+    pushed.ok();
+    assert_eq!(asked, format!("good get {address}\n"));
+    let (pushed, asked) = push(json!({"credsStore": "good"})).await;
+    pushed.ok();
+    assert_eq!(asked, format!("good get {address}\n"));
+    // A helper that knows nothing leaves the file's own entry.
+    let (pushed, asked) = push(json!({"credsStore": "none", "auths": {address: {"auth": "bWU6c2VzYW1l"}}})).await;
+    pushed.ok();
+    assert_eq!(asked, format!("none get {address}\n"));
+    let (refused, _) = push(json!({"credsStore": "none"})).await;
+    assert!(refused.error(1).contains("requires authentication"), "{refused:?}");
+    let (refused, _) = push(json!({"credsStore": "broken"})).await;
+    assert!(
+        refused.error(1).contains("`docker-credential-broken get` ended with exit status: 2: locked"),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains('\u{1b}'), "{refused:?}");
+    let (refused, _) = push(json!({"credsStore": "odd"})).await;
+    assert!(refused.error(1).contains("printed no `Username`") && !refused.stderr.contains("sesame"), "{refused:?}");
+    let (refused, _) = push(json!({"credsStore": "../good"})).await;
+    assert!(refused.error(1).contains("is not the name of a credential helper"), "{refused:?}");
+    let (refused, _) = push(json!({"credsStore": "absent"})).await;
+    assert!(refused.error(1).contains("`docker-credential-absent` cannot be started"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn identity_token_is_exchanged_and_goes_to_the_token_server_only() {
+    // A registry with a token server of its own, which takes the identity token in a form.
+    let seen: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let records = Arc::clone(&seen);
+    let registry = move |request: Request| {
+        let records = Arc::clone(&records);
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let line = format!("{} {}", parts.method, parts.uri.path());
+            let known = parts.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+            let body = String::from_utf8_lossy(&body).into_owned();
+            records.lock().unwrap().push((line.clone(), format!("{} {body}", known.as_deref().unwrap_or("-"))));
+            if line == "POST /token" {
+                return axum::Json(json!({"access_token": "granted"})).into_response();
+            }
+            match known.as_deref() {
+                Some("Bearer granted") => StatusCode::NOT_FOUND.into_response(),
+                _ => {
+                    let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"s\",scope=\"a b\"");
+                    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response()
+                }
+            }
+        }
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(registry)).await });
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"auths": {address.to_string(): {"auth": "MDo=", "identitytoken": "i&d"}}});
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let (to, home) = (dir.path().join("x.wasm"), dir.path().display().to_string());
+    let pulled = plugin("pull", &format!("oci://{address}/x:1"), &to, &[], &[("DOCKER_CONFIG", &home)]).await;
+    assert!(pulled.error(1).contains("404"), "{pulled:?}");
+    let seen = seen.lock().unwrap().clone();
+    let form = "- service=s&scope=a+b&client_id=carillon&grant_type=refresh_token&refresh_token=i%26d";
+    assert_eq!(
+        seen,
+        [
+            ("GET /v2/x/manifests/1".to_owned(), "- ".to_owned()),
+            ("POST /token".to_owned(), form.to_owned()),
+            ("GET /v2/x/manifests/1".to_owned(), "Bearer granted ".to_owned()),
+        ]
+    );
+}

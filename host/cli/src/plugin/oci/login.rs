@@ -1,16 +1,12 @@
 //! Authentication at a registry: a name with a password, or a token that another server issues for them.
 //!
-//! A password is never an argument, since other users can see arguments. It comes from the environment or from the file in which `docker
-//! login` and `podman login` store it.
-
-use std::path::PathBuf;
+//! A password is never an argument, since other users can see arguments. It comes from the environment or from where `docker login` stores it.
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
-use serde_json::Value;
+
+use super::docker_config;
 
 /// Environment variable that holds the password.
 const PASSWORD: &str = "CARILLON_OCI_PASSWORD";
@@ -19,7 +15,8 @@ const PASSWORD: &str = "CARILLON_OCI_PASSWORD";
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options for oci://")]
 pub struct Login {
-    /// User of the registry, whose password is in CARILLON_OCI_PASSWORD. Default: the credentials that `docker login` stored.
+    /// User of the registry, whose password is in CARILLON_OCI_PASSWORD. Default: the credentials that `docker login` stored,
+    /// also with a credential helper.
     #[arg(long, value_name = "NAME")]
     pub(super) username: Option<String>,
     /// Connect without TLS, as always to a registry on this machine.
@@ -27,11 +24,13 @@ pub struct Login {
     pub(super) plain_http: bool,
 }
 
-/// Name with a password.
+/// Credentials of a registry. They have no `Debug`, so that no message contains them.
 #[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) username: String,
-    pub(super) password: String,
+pub(super) enum Credentials {
+    /// Name with a password.
+    Password { username: String, password: String },
+    /// Token that the registry's token server exchanges for others.
+    IdentityToken(String),
 }
 
 impl Login {
@@ -40,30 +39,10 @@ impl Login {
         if let Some(username) = &self.username {
             let password =
                 std::env::var(PASSWORD).with_context(|| format!("--username requires the password in {PASSWORD}"))?;
-            return Ok(Some(Credentials { username: username.clone(), password }));
+            return Ok(Some(Credentials::Password { username: username.clone(), password }));
         }
-        let Some(file) = docker_config().filter(|file| file.exists()) else { return Ok(None) };
-        let cannot = || format!("{} cannot be read", file.display());
-        let config: Value = serde_json::from_slice(&std::fs::read(&file).with_context(cannot)?).with_context(cannot)?;
-        Ok(stored(&config, host))
+        docker_config::credentials(host)
     }
-}
-
-/// Returns the path of the file of `docker login`.
-fn docker_config() -> Option<PathBuf> {
-    let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let directory = directory.or_else(|| std::env::home_dir().map(|home| home.join(".docker")))?;
-    Some(directory.join("config.json"))
-}
-
-/// Returns the credentials that the file holds for a host. Programs that store passwords elsewhere (`credsStore`) are not called.
-fn stored(config: &Value, host: &str) -> Option<Credentials> {
-    let auths = config["auths"].as_object()?;
-    let names = [host.to_owned(), format!("https://{host}"), format!("https://{host}/v2/")];
-    let auth = names.iter().find_map(|name| auths.get(name)?["auth"].as_str())?;
-    let text = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
-    let (username, password) = text.split_once(':')?;
-    Some(Credentials { username: username.to_owned(), password: password.to_owned() })
 }
 
 /// Kind of authentication that a registry requires.
@@ -114,8 +93,6 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -130,17 +107,5 @@ mod tests {
         assert_eq!(Challenge::parse("Bearer service=s, realm=https://x/"), Some(bare));
         assert_eq!(Challenge::parse("Bearer scope=\"no realm\""), None);
         assert_eq!(Challenge::parse("Negotiate"), None);
-    }
-
-    #[test]
-    fn what_docker_has_stored_is_found() {
-        let auth = |text: &str| json!({"auth": STANDARD.encode(text)});
-        let config =
-            json!({"auths": {"h:5000": auth("me:a:b"), "https://ghcr.io": auth("you:c"), "odd": {"auth": "?"}}});
-        let found = |host: &str| stored(&config, host).map(|it| format!("{} {}", it.username, it.password));
-        assert_eq!(found("h:5000").as_deref(), Some("me a:b"));
-        assert_eq!(found("ghcr.io").as_deref(), Some("you c"));
-        assert_eq!((found("odd"), found("elsewhere")), (None, None));
-        assert!(stored(&json!({}), "h").is_none());
     }
 }

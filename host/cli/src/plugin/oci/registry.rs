@@ -30,6 +30,9 @@ const ANSWER_LIMIT: u64 = 4 << 20;
 /// Maximum number of characters of a registry's response that an error shows.
 const EXCERPT: usize = 300;
 
+/// Name of this program at token servers.
+const CLIENT_ID: &str = "carillon";
+
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Repository of a registry.
@@ -45,14 +48,14 @@ pub(super) struct Registry {
 
 #[derive(Clone)]
 enum KnownAs {
-    User(Credentials),
+    User { username: String, password: String },
     Bearer(String),
 }
 
 impl KnownAs {
     fn put(&self, request: RequestBuilder) -> RequestBuilder {
         match self {
-            Self::User(user) => request.basic_auth(&user.username, Some(&user.password)),
+            Self::User { username, password } => request.basic_auth(username, Some(password)),
             Self::Bearer(token) => request.bearer_auth(token),
         }
     }
@@ -161,8 +164,11 @@ impl Registry {
         let is_own = answer.url().origin() == self.origin.origin();
         let Some(challenge) = Challenge::of(answer.headers()).filter(|_| is_own) else { return Ok(answer) };
         let known_as = match challenge {
-            Challenge::Basic => match &self.credentials {
-                Some(credentials) => KnownAs::User(credentials.clone()),
+            Challenge::Basic => match self.credentials.clone() {
+                Some(Credentials::Password { username, password }) => KnownAs::User { username, password },
+                Some(Credentials::IdentityToken(_)) => {
+                    bail!("{} requires a password, but only an identity token is stored for it", self.origin)
+                }
                 None => bail!("{} requires authentication: use --username or `docker login`", self.origin),
             },
             Challenge::Bearer { realm, service, scope } => KnownAs::Bearer(self.token(&realm, service, scope).await?),
@@ -178,21 +184,44 @@ impl Registry {
             Url::parse(realm).with_context(|| format!("{realm:?}, the registry's token server, is not a URL"))?;
         let in_clear = url.scheme() != "https";
         ensure!(!in_clear || self.origin.scheme() == "http", "{url}, the registry's token server, does not use TLS");
-        for (key, value) in [("service", service), ("scope", scope)] {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(key, &value);
-            }
-        }
-        let request = self.http.get(url.clone());
+        let parameters: Vec<_> = [("service", service), ("scope", scope)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
         let request = match &self.credentials {
-            Some(user) => request.basic_auth(&user.username, Some(&user.password)),
-            None => request,
+            // The password flow of OAuth 2.0 is not used: a GET is what all token servers know.
+            Some(Credentials::IdentityToken(token)) => {
+                let form = form(&parameters, token)?;
+                self.http.post(url.clone()).headers(typed("application/x-www-form-urlencoded")?).body(form)
+            }
+            credentials => {
+                for (key, value) in &parameters {
+                    url.query_pairs_mut().append_pair(key, value);
+                }
+                let request = self.http.get(url.clone());
+                match credentials {
+                    Some(Credentials::Password { username, password }) => request.basic_auth(username, Some(password)),
+                    _ => request,
+                }
+            }
         };
         let answer = expect(request.send().await.map_err(failed)?, &[StatusCode::OK]).await?;
         let answer: Value = serde_json::from_slice(&read(answer, ANSWER_LIMIT).await?).unwrap_or_default();
         let token = answer["token"].as_str().or_else(|| answer["access_token"].as_str());
         Ok(token.with_context(|| format!("{url} returned no token"))?.to_owned())
     }
+}
+
+/// Returns the form in which an identity token is exchanged for an access token (RFC 6749, section 6).
+fn form(parameters: &[(&str, String)], token: &str) -> anyhow::Result<String> {
+    // The query of a URL has the same form.
+    let mut url = Url::parse("form:/")?;
+    url.query_pairs_mut()
+        .extend_pairs(parameters)
+        .append_pair("client_id", CLIENT_ID)
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("refresh_token", token);
+    Ok(url.query().unwrap_or_default().to_owned())
 }
 
 fn typed(media_type: &str) -> anyhow::Result<HeaderMap> {

@@ -7,6 +7,9 @@ use crate::support::repository;
 /// Folders and files whose documents are checked. The Python package is published apart from the repository, and checks its own.
 const CHECKED: [&str; 6] = ["README.md", "CHANGELOG.md", "docs", "examples", "host", "plugins"];
 
+/// Pages of the repository's host, which are above the files.
+const HOST_PAGES: [&str; 1] = ["../../../security/advisories/new"];
+
 /// A Markdown file of the repository.
 struct Document {
     path: PathBuf,
@@ -94,7 +97,7 @@ fn links_of_documents_lead_to_files_and_headings_that_exist() {
     let mut broken = Vec::new();
     for document in documents() {
         for (number, link) in document.links() {
-            if link.contains("://") {
+            if link.contains("://") || HOST_PAGES.contains(&link) {
                 continue;
             }
             let (path, fragment) = link.split_once('#').unwrap_or((link, ""));

@@ -1,4 +1,4 @@
-//! What the program is built from is what was checked: scripts take locked versions only, and Python packages have hashes.
+//! What the program is built from is what was checked: scripts take locked versions only, and documents name tests that exist.
 
 use super::{root, sources};
 
@@ -42,5 +42,23 @@ fn python_packages_have_hashes() {
         let entries = text.lines().filter(|line| line.contains("==")).count();
         let hashed = text.lines().filter(|line| line.contains("==") && line.ends_with('\\')).count();
         assert!(entries > 0 && entries == hashed, "{locked}: a package without a hash");
+    }
+}
+
+#[test]
+fn tests_of_the_threat_model_exist() {
+    let page = std::fs::read_to_string(root().join("docs/SECURITY.md")).unwrap();
+    let files: Vec<_> = ["tests", "host"].iter().flat_map(|directory| sources(directory, &[".rs"])).collect();
+    let named: Vec<_> = page.split('`').filter_map(|text| text.split_once("::")).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for (module, test) in named {
+        let is_in =
+            |path: &str| path.ends_with(&format!("/{module}.rs")) || path.ends_with(&format!("/{module}/mod.rs"));
+        let exists = files.iter().any(|file| is_in(&file.path) && file.text.contains(&format!("fn {test}(")));
+        assert!(exists, "docs/SECURITY.md names the test `{module}::{test}`, which does not exist");
+    }
+    let rows = page.lines().skip_while(|line| !line.starts_with("| who |")).skip(2);
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        assert!(row.contains("::"), "a row of the threat model names no test: {row}");
     }
 }

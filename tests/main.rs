@@ -78,6 +78,7 @@ mod egress;
 mod events;
 mod exceptions;
 mod key_grants;
+mod key_origins;
 mod languages;
 mod limits;
 mod many_plugins;

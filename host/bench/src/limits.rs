@@ -181,6 +181,7 @@ fn request(url: &Url, headers: HeaderMap, body: &Bytes) -> Outgoing {
         headers,
         auth_headers: Vec::new(),
         client_key: None,
+        bound_keys: Vec::new(),
         body: body.clone(),
         timeout: TIMEOUT,
         redirects: Redirects::default(),

@@ -14,7 +14,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, TenantId};
 use carillon_policy::binding::{Document, Effective, Invalid, Quota, QuotaDoc};
 use carillon_policy::config_schema::{self, Schema};
-use carillon_policy::{KeyKind, KeyMaterial, PluginDoc, Quarantine, Watch};
+use carillon_policy::{KeyKind, KeyMaterial, KeyOrigins, PluginDoc, Quarantine, Watch};
 
 /// Tenant: an isolation boundary.
 #[derive(Debug)]
@@ -160,6 +160,8 @@ pub struct Key {
     pub older: Vec<KeyVersion>,
     /// Sorted names of the groups that may use the key; `None` grants it to all of the tenant's groups.
     pub groups: Option<Vec<String>>,
+    /// Origins of requests that may use the key; `None` allows all.
+    pub origins: Option<KeyOrigins>,
     /// Whether its value came from the configuration.
     pub is_declared: bool,
     /// Version of the entity, which rises with each change.
@@ -213,6 +215,9 @@ pub(super) struct KeyDoc {
     /// Absent if the key is granted to all groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) groups: Option<Vec<String>>,
+    /// Absent if the key may go to all origins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origins: Option<Vec<String>>,
     /// Whether the newest value came from the configuration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) declared: bool,

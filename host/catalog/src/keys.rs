@@ -5,6 +5,8 @@
 //!
 //! A key has one version, or several while it is rotated: the newest signs first, and the older ones sign as well until they expire or are
 //! removed. Expired versions are given to no caller, and leave the store with the next change of the key.
+//!
+//! A key can be bound to origins, to which all of its versions go and to no others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::entities::{KeyDoc, KeyVersion, SealedVersion};
+use super::key_grants::{origins_of, stored_origins};
 use super::secrets::{Sealed, Vault};
-use super::{Catalog, CatalogError, Group, Key, document, validation};
+use super::{Catalog, CatalogError, Group, Key, KeyGrants, document, validation};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 use carillon_core::limits::json_len;
@@ -38,6 +41,8 @@ pub struct KeyValue {
     pub overlap: Option<Overlap>,
     /// Groups that the key is granted to from now on. Without it, the grants stay; a new key is granted to all.
     pub groups: Option<Vec<String>>,
+    /// Origins that the key may go to from now on. Without them, the origins stay; a new key may go to all.
+    pub origins: Option<Vec<String>>,
     /// Whether the value comes from the configuration.
     pub is_declared: bool,
 }
@@ -81,9 +86,10 @@ impl Catalog {
     /// is no longer granted it.
     pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
         validation::name("key", name)?;
-        let KeyValue { kind, secret, overlap, groups, is_declared: declared } = value;
+        let KeyValue { kind, secret, overlap, groups, origins, is_declared: declared } = value;
         self.bounds.requests.secret.check("secret", "/secret", secret.len())?;
         let groups = self.grants(tenant, name, groups).await?;
+        let origins = origins_of(origins)?;
         let material = KeyMaterial::new(name.to_owned(), kind, secret.clone());
         let material = material.map_err(|error| Invalid::at("/secret", error))?;
         let sealed = self.vault.seal(&key_owner(tenant, name), &secret, &*self.clock);
@@ -99,7 +105,9 @@ impl Catalog {
                 Some((key, overlap)) => older(key, &material, kind, overlap, self.now())?,
                 None => Vec::new(),
             };
-            Ok(KeyDoc { newest, older, groups: groups.clone().or_else(|| before?.groups.clone()), declared })
+            let groups = groups.clone().or_else(|| before?.groups.clone());
+            let origins = origins.clone().or_else(|| before?.origins.clone()).as_ref().map(|it| it.texts().to_vec());
+            Ok(KeyDoc { newest, older, groups, origins, declared })
         };
         self.change_key(tenant, name, change).await
     }
@@ -121,30 +129,14 @@ impl Catalog {
             groups.sort();
             groups.dedup();
         });
-        if groups.is_some() && known.groups != groups {
-            self.grant_key(tenant, &known, groups).await?;
+        let origins = origins_of(value.origins)?;
+        let groups = groups.filter(|groups| known.groups.as_ref() != Some(groups)).map(Some);
+        let origins = origins.filter(|origins| known.origins.as_ref() != Some(origins));
+        if groups.is_some() || origins.is_some() {
+            let origins = origins.map(|origins| Some(origins.texts().to_vec()));
+            self.grant_key(tenant, &known, KeyGrants { groups, origins }).await?;
         }
         Ok(())
-    }
-
-    /// Grants a key to these groups and no others, or to all of the tenant's.
-    ///
-    /// # Errors
-    /// Returns an error if a group uses the key and is no longer granted it.
-    pub async fn grant_key(
-        &self,
-        tenant: TenantId,
-        key: &Key,
-        groups: Option<Vec<String>>,
-    ) -> Result<(), CatalogError> {
-        let groups = self.grants(tenant, &key.name, groups).await?;
-        let change = |before: Option<&Key>| {
-            let key = before.ok_or(CatalogError::Gone)?;
-            let newest = SealedVersion::from(&key.newest);
-            let older = key.live(self.now()).skip(1).map(SealedVersion::from).collect();
-            Ok(KeyDoc { newest, older, groups: groups.clone(), declared: key.is_declared })
-        };
-        self.change_key(tenant, &key.name, change).await
     }
 
     /// Removes a version of a key; returns false if none has this number. If the newest is removed, the one before it becomes the newest.
@@ -163,7 +155,7 @@ impl Catalog {
                 CatalogError::Conflict(text.to_owned())
             };
             let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
-            Ok(KeyDoc { newest, older: versions.collect(), groups: key.groups.clone(), declared: key.is_declared })
+            Ok(key.doc(newest, versions.collect()))
         };
         self.change_key(tenant, &key.name, change).await?;
         Ok(true)
@@ -198,7 +190,7 @@ impl Catalog {
     }
 
     /// Returns the sorted names that a key is to be granted to, after checking them.
-    async fn grants(
+    pub(super) async fn grants(
         &self,
         tenant: TenantId,
         name: &str,
@@ -238,7 +230,7 @@ impl Catalog {
     }
 
     /// Changes or makes a key as `change` decides from the present one. If another node was faster, `change` is called again.
-    async fn change_key(
+    pub(super) async fn change_key(
         &self,
         tenant: TenantId,
         name: &str,
@@ -293,6 +285,7 @@ pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
 /// wait.
 pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) -> Key {
     let owner = key_owner(TenantId(entity.tenant), &entity.name);
+    let origins = doc.origins.as_deref().map(stored_origins);
     let version = |stored: SealedVersion| {
         let number = stored.number.unwrap_or(entity.version);
         let opened = vault.open(&owner, &stored.sealed).and_then(|secret| {
@@ -305,7 +298,7 @@ pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) 
             kind: stored.kind,
             created_at: stored.created_at.unwrap_or(entity.updated_at),
             expires_at: stored.expires_at,
-            material: opened.ok().map(|material| Arc::new(material.until(stored.expires_at))),
+            material: opened.ok().map(|material| Arc::new(material.until(stored.expires_at).bound_to(origins.clone()))),
             sealed: stored.sealed,
         }
     };
@@ -316,6 +309,7 @@ pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) 
         newest: version(doc.newest),
         older: doc.older.into_iter().map(version).collect(),
         groups: doc.groups,
+        origins: origins.clone(),
         is_declared: doc.declared,
         revision: entity.version,
     }

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
+use super::changes::warnings;
 use super::{Paging, Session, input};
 use carillon_client::ClientError;
 use carillon_client::answer::Answer;
@@ -58,13 +59,20 @@ pub enum Command {
         /// Group that may use the key. Can be repeated. Default: the groups that may use it now, and all groups for a new key.
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<String>,
+        /// Origin, such as `https://hooks.example:8443`, to which requests may go that the key signs, or that carry it. Can be repeated.
+        /// Default: the origins that it may go to now, and all origins for a new key.
+        #[arg(long = "origin", value_name = "ORIGIN")]
+        origins: Vec<String>,
     },
-    /// Set the groups that may use a key; fails while another group uses it.
+    /// Set the groups that may use a key, or the origins that it may go to; fails while another group uses it.
+    #[command(group = ArgGroup::new("change").args(["groups", "all", "none", "origins", "any_origin"]).required(true).multiple(true))]
     Grant {
         /// Name of the key.
         name: String,
         #[command(flatten)]
         to: Grantees,
+        #[command(flatten)]
+        origins: Destinations,
     },
     /// Show a key's versions, with their public keys and without secrets.
     Get {
@@ -87,7 +95,18 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
+pub struct Destinations {
+    /// Origin, such as `https://hooks.example:8443`, that the key may go to. Can be repeated.
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
+    /// Let the key go to all origins.
+    #[arg(long)]
+    any_origin: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
 pub struct Grantees {
     /// Group that may use the key. Can be repeated.
     #[arg(long = "group", value_name = "GROUP")]
@@ -100,12 +119,13 @@ pub struct Grantees {
     none: bool,
 }
 
-const LIST: [(&str, &str); 7] = [
+const LIST: [(&str, &str); 8] = [
     ("NAME", "/name"),
     ("KIND", "/kind"),
     ("VERSION", "/version"),
     ("USABLE", "/usable"),
     ("GROUPS", "/groups"),
+    ("ORIGINS", "/origins"),
     ("CREATED", "/created_at"),
     ("UPDATED", "/updated_at"),
 ];
@@ -113,14 +133,15 @@ const LIST: [(&str, &str); 7] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, env, file, generate, kind, base64, overlap, groups } => {
+            Self::Put { name, env, file, generate, kind, base64, overlap, groups, origins } => {
                 let given =
                     if generate { generated(kind.as_deref(), base64) } else { secret(&name, env.as_deref(), file) };
                 let given = given?;
                 let is_seed = generate && kind.as_deref() == Some(ED25519);
                 let field = if base64 || is_seed { "secret_base64" } else { "secret" };
                 let groups = (!groups.is_empty()).then_some(groups);
-                let key = json!({field: given, "kind": kind, "overlap": overlap, "groups": groups});
+                let origins = (!origins.is_empty()).then_some(origins);
+                let key = json!({field: given, "kind": kind, "overlap": overlap, "groups": groups, "origins": origins});
                 let before = granted(session, &name).await?;
                 let put = session.client.put_key(&name, &key).await?;
                 let lost = lost(before.as_deref(), groups.as_deref());
@@ -130,19 +151,15 @@ impl Command {
                     session
                         .out
                         .note(&format!("{name}: stored{lost}; this is its secret, which cannot be shown again:"))?;
-                    return session.done(&made, &given);
+                    session.done(&made, &given)?;
+                    return warnings(&put).iter().try_for_each(|warning| session.out.note(warning));
                 }
-                session.done(&put, &format!("{name}: stored{lost}"))
+                session.changed(&put, &format!("{name}: stored{lost}"))
             }
-            Self::Grant { name, to } => {
-                let key = json!({"groups": (!to.all).then_some(&to.groups)});
-                let granted = session.client.patch(&["keys", &name], &[], &key).await?;
-                let to = match (to.all, to.groups.join(", ")) {
-                    (true, _) => "all groups".to_owned(),
-                    (false, none) if none.is_empty() => "no group".to_owned(),
-                    (false, groups) => groups,
-                };
-                session.done(&granted, &format!("{name}: granted to {to}"))
+            Self::Grant { name, to, origins } => {
+                let (change, told) = (grants(&to, &origins), granted_to(&to, &origins));
+                let granted = session.client.patch(&["keys", &name], &[], &change).await?;
+                session.done(&granted, &format!("{name}: {told}"))
             }
             Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
             Self::Get { name } => {
@@ -158,6 +175,32 @@ impl Command {
             }
         }
     }
+}
+
+/// Returns the document of a change of a key's grants.
+fn grants(to: &Grantees, origins: &Destinations) -> Value {
+    let mut change = Map::new();
+    if to.all || to.none || !to.groups.is_empty() {
+        change.insert("groups".to_owned(), json!((!to.all).then_some(&to.groups)));
+    }
+    if origins.any_origin || !origins.origins.is_empty() {
+        change.insert("origins".to_owned(), json!((!origins.any_origin).then_some(&origins.origins)));
+    }
+    Value::Object(change)
+}
+
+/// Returns the same in words.
+fn granted_to(to: &Grantees, origins: &Destinations) -> String {
+    let groups = match (to.all, to.none, to.groups.join(", ")) {
+        (true, ..) => Some("granted to all groups".to_owned()),
+        (_, true, _) => Some("granted to no group".to_owned()),
+        (.., groups) => (!groups.is_empty()).then(|| format!("granted to {groups}")),
+    };
+    let origins = match (origins.any_origin, origins.origins.join(", ")) {
+        (true, _) => Some("may go to all origins".to_owned()),
+        (false, origins) => (!origins.is_empty()).then(|| format!("may go to {origins}")),
+    };
+    groups.into_iter().chain(origins).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the names of the groups that may use a key now; `None` if all may, or if the key does not exist.

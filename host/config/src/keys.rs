@@ -70,6 +70,9 @@ pub struct TenantKey {
     /// Groups that may use the key; all groups if None.
     #[serde(default)]
     pub groups: Option<Vec<String>>,
+    /// Origins that the key may go to; all origins if None.
+    #[serde(default)]
+    pub origins: Option<Vec<String>>,
     /// Time for which the previous secret stays valid after a change, as in the API.
     #[serde(default)]
     pub overlap: Option<String>,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Prefix of the codes of [`TransportError`].
 const SEND: &str = "send.";
 
-/// Prefix of the codes of [`FaultCode`].
+/// Prefix of the codes of [`FaultCode`], but for [`FaultCode::KeyOrigin`].
 const POLICY: &str = "policy.";
 
 /// Error of an attempt or of a policy call.
@@ -47,7 +47,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes that this version knows.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Send(TransportError::Dns),
         Self::Send(TransportError::Connect),
         Self::Send(TransportError::Tls),
@@ -67,6 +67,7 @@ impl ErrorCode {
         Self::Policy(FaultCode::Overloaded),
         Self::Policy(FaultCode::Unavailable),
         Self::Policy(FaultCode::MissingKey),
+        Self::Policy(FaultCode::KeyOrigin),
         Self::AttemptInterrupted,
         Self::AttemptCancelled,
         Self::AttemptRecordRefused,
@@ -104,10 +105,12 @@ impl ErrorCode {
     }
 
     /// Returns whether a policy call has no usable result. This includes faults that only newer versions know.
+    ///
+    /// A key that may not go to the request's origin is none: no policy is called.
     #[must_use]
     pub fn is_policy_fault(&self) -> bool {
         match self {
-            Self::Policy(_) => true,
+            Self::Policy(fault) => *fault != FaultCode::KeyOrigin,
             Self::Other(text) => text.starts_with(POLICY),
             Self::Send(_)
             | Self::AttemptInterrupted
@@ -260,6 +263,8 @@ pub enum FaultCode {
     Unavailable,
     /// A key that the binding names does not exist, is not granted to the group, or is of another kind than it was.
     MissingKey,
+    /// A key of the request may not go to its origin, so that no policy is called.
+    KeyOrigin,
 }
 
 impl FaultCode {
@@ -277,6 +282,7 @@ impl FaultCode {
             Self::Overloaded => "policy.overloaded",
             Self::Unavailable => "policy.unavailable",
             Self::MissingKey => "policy.missing-key",
+            Self::KeyOrigin => "key.origin",
         }
     }
 }
@@ -288,12 +294,13 @@ mod tests {
     use super::*;
 
     /// The texts that are stored in databases and that programs compare. None of them may change.
-    const TEXTS: [&str; 28] = [
+    const TEXTS: [&str; 29] = [
         "attempt.cancelled",
         "attempt.interrupted",
         "attempt.record_refused",
         "breaker.open",
         "consumer.failed",
+        "key.origin",
         "policy.bad-answer",
         "policy.declared",
         "policy.fuel-exhausted",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use url::Url;
+
 pub use carillon_core::error_code::FaultCode;
 
 /// The party that must act before the call can succeed.
@@ -50,6 +52,14 @@ impl Fault {
     /// Makes a fault about a result that cannot be used.
     pub fn bad_answer(message: impl Into<String>) -> Self {
         Self::of_policy(FaultCode::BadAnswer, message)
+    }
+
+    /// Makes a fault of a job whose URL is at an origin that the key `name` may not go to.
+    pub(crate) fn of_key_origin(name: &str, url: &Url) -> Self {
+        let origin = url.origin().ascii_serialization();
+        let message =
+            format!("the key `{name}` may not go to `{origin}`, which is none of its `origins`; nothing was sent");
+        Self { code: FaultCode::KeyOrigin, blame: Blame::Job, message }
     }
 
     /// Makes a fault of a server that had no room for the call.

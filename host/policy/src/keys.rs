@@ -16,6 +16,7 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use zeroize::Zeroizing;
 
+use super::key_origins::KeyOrigins;
 use super::tls_client;
 use carillon_core::clock::UnixMs;
 
@@ -61,6 +62,7 @@ pub struct KeyMaterial {
     /// The certificate with its key, of the kind [`KeyKind::TlsClient`].
     certified: Option<Arc<CertifiedKey>>,
     expires_at: Option<UnixMs>,
+    origins: Option<KeyOrigins>,
 }
 
 impl KeyMaterial {
@@ -80,13 +82,25 @@ impl KeyMaterial {
             ));
         }
         let certified = if kind == KeyKind::TlsClient { Some(Arc::new(tls_client::parse(&secret)?)) } else { None };
-        Ok(Self { id, kind, secret, certified, expires_at: None })
+        Ok(Self { id, kind, secret, certified, expires_at: None, origins: None })
     }
 
     /// Sets the expiry of a version that a newer one has replaced.
     #[must_use]
     pub fn until(self, expires_at: Option<UnixMs>) -> Self {
         Self { expires_at, ..self }
+    }
+
+    /// Bounds the key to requests to these origins.
+    #[must_use]
+    pub fn bound_to(self, origins: Option<KeyOrigins>) -> Self {
+        Self { origins, ..self }
+    }
+
+    /// Returns the origins that the key may go to; `None` if it may go to all.
+    #[must_use]
+    pub fn origins(&self) -> Option<&KeyOrigins> {
+        self.origins.as_ref()
     }
 
     /// Returns whether signers still get it.
@@ -112,6 +126,12 @@ impl KeyMaterial {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns the name of the key, without the version.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.id.rsplit_once('/').map_or(self.id.as_str(), |(name, _)| name)
     }
 
     /// Returns the value of a header, marked so that it is not printed.

@@ -32,6 +32,7 @@ pub mod golden;
 #[cfg(test)]
 mod hostile;
 mod input_len;
+mod key_origins;
 mod keys;
 mod limits;
 mod linked_component;
@@ -56,6 +57,7 @@ pub use self::compile_budget::CompileBudget;
 pub use self::component::{Digest, Role};
 pub use self::examination::{Described, PluginDoc, describe, examine};
 pub use self::fault::{Blame, Fault, FaultCode};
+pub use self::key_origins::KeyOrigins;
 pub use self::keys::{KeyKind, KeyMaterial};
 pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::load_error::LoadError;

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use super::binding::AuthHeader;
 use super::call::{CallResult, JobRequests};
 use super::component::{Digest, Role};
@@ -60,6 +62,29 @@ pub struct Plan {
     pub judge: PlanStep,
     /// Retry policy; every plan has one.
     pub retry: PlanStep,
+}
+
+impl Plan {
+    /// Returns the keys that the signer is granted, of which some may have expired.
+    #[must_use]
+    pub fn sign_keys(&self) -> &[Arc<KeyMaterial>] {
+        self.sign.as_ref().map_or(&[], |(_, keys)| keys)
+    }
+
+    /// Checks that every key of the request may go to the origin of `url`.
+    fn check_origin(&self, url: &str) -> Result<(), Fault> {
+        let sent = self.auth_headers.iter().map(|(_, key)| key);
+        let mut bound = self.sign_keys().iter().chain(sent).filter_map(|key| Some((key, key.origins()?))).peekable();
+        if bound.peek().is_none() {
+            return Ok(());
+        }
+        // Policies cannot change the origin. A URL that does not parse is refused later, by its encoder or when it is sent.
+        let Ok(url) = Url::parse(url) else { return Ok(()) };
+        match bound.find(|(_, origins)| !origins.contains(&url)) {
+            Some((key, _)) => Err(Fault::of_key_origin(key.name(), &url)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Caller of policies: the limits, the watch and the time that every call of a stage needs.
@@ -137,9 +162,13 @@ impl Judgement {
 }
 
 impl PolicyCaller<'_> {
-    /// Encodes and signs. It stops at the first fault: no incomplete request is sent.
+    /// Encodes and signs. It stops at the first fault: no incomplete request is sent. No policy is called for a request to an origin that a
+    /// key of the plan may not go to.
     #[must_use]
     pub fn prepare(&self, plan: &Plan, attempt: &types::Attempt, request: types::Request) -> PreparedRequest {
+        if let Err(fault) = plan.check_origin(&request.url) {
+            return PreparedRequest { request: Err((Role::Sign, fault)), uses: Vec::new() };
+        }
         let mut uses = Vec::with_capacity(plan.encode.len() + 1);
         let mut request = Ok(request);
         for step in &plan.encode {
@@ -300,7 +329,7 @@ fn stood_in(step: &PlanStep, fault: &Fault) -> AttemptError {
 /// Returns whether a fault before the request means that this job can never be sent.
 #[must_use]
 pub fn is_fatal(fault: &Fault) -> bool {
-    fault.code == FaultCode::Declared && fault.blame == Blame::Job
+    matches!(fault.code, FaultCode::Declared | FaultCode::KeyOrigin) && fault.blame == Blame::Job
 }
 
 fn outcome_of(outcome: judge_export::Outcome) -> Outcome {

@@ -672,6 +672,8 @@ class Key:
     versions: tuple[KeyVersion, ...] = ()
     #: Names of the groups that may use it; None means all groups.
     groups: Optional[tuple[str, ...]] = None
+    #: Origins that it may go to; None means all origins.
+    origins: Optional[tuple[str, ...]] = None
 
 
 @dataclass(frozen=True)

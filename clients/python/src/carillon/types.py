@@ -7,7 +7,18 @@ returned as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Optional, TypedDict
+from enum import Enum
+from typing import Any, Final, Literal, Optional, TypedDict
+
+
+class Unchanged(Enum):
+    """Type of UNCHANGED."""
+
+    UNCHANGED = "unchanged"
+
+
+#: Value of an argument for which None has a meaning of its own: what it names stays as it is.
+UNCHANGED: Final = Unchanged.UNCHANGED
 
 #: State of a job; all but the first two are final.
 JobState = Literal["scheduled", "running", "succeeded", "dead", "expired", "cancelled"]

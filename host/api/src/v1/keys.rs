@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use super::super::ApiState;
@@ -18,7 +19,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging, removed};
-use carillon_catalog::{Key, KeyValue, KeyVersion, Overlap};
+use carillon_catalog::{Key, KeyGrants, KeyValue, KeyVersion, Overlap};
 use carillon_config::{TenantKey, TenantKeyKind};
 use carillon_core::clock::UnixMs;
 use carillon_policy::KeyKind;
@@ -59,6 +60,9 @@ pub struct KeyDoc {
     /// Names of the groups that may use the key from now on; they need not exist yet. Default: the grants stay as they are, and a new key is
     /// granted to all groups.
     groups: Option<Vec<String>>,
+    /// Origins such as `https://hooks.example:8443` to which requests may go that the key signs, or that carry it. Default: they stay as they
+    /// are, and a new key may go to all origins.
+    origins: Option<Vec<String>>,
     /// How long the present versions of the key keep signing, after the new one: a duration such as `24h`, or `until-removed`. Default: they
     /// end at once.
     overlap: Option<String>,
@@ -76,8 +80,8 @@ impl KeyDoc {
             TenantKeyKind::Header => KeyKind::Header,
             TenantKeyKind::TlsClient => KeyKind::TlsClient,
         });
-        let (groups, overlap) = (key.groups.clone(), key.overlap.clone());
-        Self { secret, secret_base64, kind, groups, overlap }
+        let (groups, origins, overlap) = (key.groups.clone(), key.origins.clone(), key.overlap.clone());
+        Self { secret, secret_base64, kind, groups, origins, overlap }
     }
 
     /// The value to put.
@@ -86,7 +90,8 @@ impl KeyDoc {
     /// Returns a problem that points at the member whose value is not possible.
     pub fn value(self) -> Result<KeyValue, Problem> {
         let (secret, kind) = self.secret()?;
-        Ok(KeyValue { kind, secret, overlap: self.overlap()?, groups: self.groups, is_declared: false })
+        let overlap = self.overlap()?;
+        Ok(KeyValue { kind, secret, overlap, groups: self.groups, origins: self.origins, is_declared: false })
     }
 
     /// The value and its kind.
@@ -155,6 +160,8 @@ pub struct KeyView {
     usable: bool,
     /// Names of the groups that may use the key; null if all may.
     groups: Option<Vec<String>>,
+    /// Origins to which requests may go that the key signs, or that carry it; null if it may go to all.
+    origins: Option<Vec<String>>,
     /// Versions that have not expired, newest first. With more than one, the key is being rotated.
     versions: Vec<KeyVersionView>,
 }
@@ -188,6 +195,7 @@ impl KeyView {
             updated_at: key.updated_at.to_string(),
             usable: key.newest.material.is_some(),
             groups: key.groups.clone(),
+            origins: key.origins.as_ref().map(|origins| origins.texts().to_vec()),
             versions: key.live(now).map(KeyVersionView::from).collect(),
         }
     }
@@ -206,31 +214,53 @@ impl From<&KeyVersion> for KeyVersionView {
     }
 }
 
-/// Makes a key, or gives it a new version, which signs first. `overlap` determines how long the present versions stay valid.
+/// Warnings about a key that was put.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PutKeyView {
+    /// Warnings, such as a key of the kind `header` without `origins`.
+    warnings: Vec<String>,
+}
+
+/// Makes a key, or gives it a new version, which signs first. `overlap` determines how long the present versions stay valid. The response has
+/// content if there are warnings.
 #[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyDoc,
-    responses((status = 204), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = PutKeyView), (status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<KeyDoc>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     api.services.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
     api.services.notifier.notify_local();
-    Ok(StatusCode::NO_CONTENT)
+    let warnings = api.services.catalog.key(access.tenant.id, &name).map(|key| key.warnings()).unwrap_or_default();
+    if warnings.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(PutKeyView { warnings }).into_response())
 }
 
-/// Grants of a key.
+/// Where a key may be used: at least one of the two members.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyPatch {
-    /// Names of the groups that may use the key, and no others; null for all groups.
-    #[serde(deserialize_with = "Option::deserialize")]
-    #[schema(required)]
-    groups: Option<Vec<String>>,
+    /// Names of the groups that may use the key, and no others; null for all groups. Default: they stay as they are.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    groups: Option<Option<Vec<String>>>,
+    /// Origins to which requests may go that the key signs, or that carry it, and no others; null for all origins. Default: they stay as they
+    /// are.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    origins: Option<Option<Vec<String>>>,
 }
 
-/// Grants a key to some groups, or to all. The response is 409 if a group uses the key and would lose it.
+/// Reads a member whose value may be null, which is not the same as its absence.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Vec<String>>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Grants a key to some groups, or to all, and bounds it to origins. The response is 409 if a group uses the key and would lose it.
 #[utoipa::path(patch, path = "/v1/keys/{key}", operation_id = "keys_grant", tag = "keys", request_body = KeyPatch,
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn grant(
@@ -240,7 +270,11 @@ pub(in super::super) async fn grant(
     Body(patch): Body<KeyPatch>,
 ) -> Result<Json<KeyView>, Problem> {
     let key = api.services.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
-    api.services.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
+    let KeyPatch { groups, origins } = patch;
+    if groups.is_none() && origins.is_none() {
+        return Err(Problem::malformed(None, "`groups` or `origins` is required"));
+    }
+    api.services.catalog.grant_key(access.tenant.id, &key, KeyGrants { groups, origins }).await?;
     api.services.notifier.notify_local();
     get(State(api), Extension(access), Path(name)).await
 }

@@ -126,7 +126,8 @@ async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -
         known.is_some_and(|known| known.is_declared) && header.is_some_and(|it| it.as_bytes() == secret.as_bytes());
     if !is_known {
         let secret = Zeroizing::new(secret.clone().into_bytes());
-        let value = KeyValue { kind: KeyKind::Header, secret, overlap: None, groups: None, is_declared: true };
+        let (kind, is_declared) = (KeyKind::Header, true);
+        let value = KeyValue { kind, secret, overlap: None, groups: None, origins: None, is_declared };
         catalog.put_key(tenant.id, AUTH_KEY, value).await.context(CONTEXT)?;
     }
     Ok(())

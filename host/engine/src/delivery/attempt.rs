@@ -259,6 +259,7 @@ impl AttemptExecutor {
             metadata,
             auth_headers: plan.auth_headers.as_slice(),
             client_key: plan.client_key.as_ref(),
+            sign_keys: plan.sign_keys(),
             url: url.as_ref(),
         };
         self.sender.complete(request, envelope)

@@ -104,8 +104,14 @@ pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: 
         Some(AttemptError { code: fault.code.into(), message: format!("{role}: {}", fault.message) });
     if is_fatal(fault) {
         attempt.outcome = Outcome::Permanent;
-        attempt.detail.spent = true;
-        decide(&mut attempt, State::Dead, None, format!("`{role}` reports that this job can never be sent"));
+        let is_policys = attempt.detail.error.as_ref().is_none_or(|error| error.code.is_policy_fault());
+        let reason = if is_policys {
+            format!("`{role}` reports that this job can never be sent")
+        } else {
+            "a key of the group may not go to the job's origin".to_owned()
+        };
+        attempt.detail.spent = is_policys;
+        decide(&mut attempt, State::Dead, None, reason);
         return Settlement::dead(leased, at, attempt);
     }
     let run_at = at.plus(hold(leased.unspent_leases()));
@@ -368,6 +374,14 @@ mod tests {
                 assert_eq!(detail.error.unwrap().code, code.into());
             }
         }
+    }
+
+    #[test]
+    fn key_that_may_not_go_to_the_origin_ends_the_job_unspent() {
+        let fault = Fault { code: FaultCode::KeyOrigin, blame: Blame::Job, message: String::new() };
+        let settlement = unsent(&leased(None, 2, 3, 0), UnixMs(5), test_util::attempt(), Role::Sign, &fault);
+        assert_eq!((settlement.next(), settlement.spends()), (Next::Final(State::Dead), false));
+        assert_eq!(settlement.attempt.unwrap().detail.error.clone().unwrap().code.as_str(), "key.origin");
     }
 
     #[test]

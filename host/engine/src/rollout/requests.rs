@@ -242,6 +242,7 @@ mod tests {
             headers: map,
             auth_headers: Vec::new(),
             client_key: None,
+            bound_keys: Vec::new(),
             body: Bytes::copy_from_slice(body),
             timeout: Duration::ZERO,
             redirects: Redirects::default(),

@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
 from carillon.times import Period, period
-from carillon.types import AccessRole, GroupFields, KeyKind, Quota
+from carillon.types import UNCHANGED, AccessRole, GroupFields, KeyKind, Quota, Unchanged
 
 #: Time that an upload may wait for other uploads and for the compiler, in seconds.
 _UPLOAD_WAIT_SECONDS = 600.0
@@ -24,7 +24,8 @@ def put_key(
     encoded: bool = False,
     overlap: Optional[str] = None,
     groups: Optional[Iterable[str]] = None,
-) -> Call[None]:
+    origins: Optional[Iterable[str]] = None,
+) -> Call[tuple[str, ...]]:
     if isinstance(secret, str):
         body: dict[str, Any] = {"secret_base64" if encoded else "secret": secret}
     else:
@@ -35,12 +36,26 @@ def put_key(
         body["overlap"] = overlap
     if groups is not None:
         body["groups"] = list(groups)
-    return request("PUT", path("keys", name), nothing, body=body)
+    if origins is not None:
+        body["origins"] = list(origins)
+    return request("PUT", path("keys", name), _warnings, body=body)
 
 
-def grant_key(name: str, groups: Optional[Iterable[str]]) -> Call[Key]:
-    body = {"groups": None if groups is None else list(groups)}
+def grant_key(
+    name: str,
+    groups: Union[Iterable[str], Unchanged, None] = UNCHANGED,
+    *,
+    origins: Union[Iterable[str], Unchanged, None] = UNCHANGED,
+) -> Call[Key]:
+    given = {"groups": groups, "origins": origins}
+    body = {name: None if all_ is None else list(all_) for name, all_ in given.items() if not isinstance(all_, Unchanged)}
+    if not body:
+        raise TypeError("`groups` or `origins` is required")
     return request("PATCH", path("keys", name), reading(Key), body=body)
+
+
+def _warnings(doc: Any) -> tuple[str, ...]:
+    return () if doc is None else tuple(doc["warnings"])
 
 
 def get_key(name: str) -> Call[Key]:

@@ -10,7 +10,7 @@ from carillon._calls import admin as calls
 from carillon._sync.sender import Verbs
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
 from carillon.times import Period
-from carillon.types import AccessRole, GroupFields, KeyKind, Quota
+from carillon.types import UNCHANGED, AccessRole, GroupFields, KeyKind, Quota, Unchanged
 
 
 class Keys(Verbs):
@@ -25,21 +25,32 @@ class Keys(Verbs):
         encoded: bool = False,
         overlap: Optional[str] = None,
         groups: Optional[Iterable[str]] = None,
-    ) -> None:
+        origins: Optional[Iterable[str]] = None,
+    ) -> tuple[str, ...]:
         """Stores a key, or a new version of it. The secret of an ``ed25519`` key is its seed of 32 bytes.
 
         ``encoded``: the text is base64, with or without the prefix ``whsec_`` or ``whsk_`` of Standard Webhooks.
         ``overlap``: how long previous versions go on signing (``"24h"``, or ``"until-removed"``); by default they end at once.
         ``groups``: the groups that may use the key from now on; by default they stay, and a new key is for all groups.
-        """
-        return self._sender.send(calls.put_key(name, secret, kind=kind, encoded=encoded, overlap=overlap, groups=groups))
+        ``origins``: origins such as ``"https://hooks.example:8443"`` that the key may go to; by default they stay, and none is all.
 
-    def grant(self, name: str, groups: Optional[Iterable[str]]) -> Key:
-        """Grants a key to these groups only; None means all groups.
+        Returns warnings, such as one about a key of the kind ``header`` without origins.
+        """
+        call = calls.put_key(name, secret, kind=kind, encoded=encoded, overlap=overlap, groups=groups, origins=origins)
+        return self._sender.send(call)
+
+    def grant(
+        self,
+        name: str,
+        groups: Union[Iterable[str], Unchanged, None] = UNCHANGED,
+        *,
+        origins: Union[Iterable[str], Unchanged, None] = UNCHANGED,
+    ) -> Key:
+        """Grants a key to these groups only, and lets it go to these origins only; None means all. What is not named stays.
 
         Raises Problem (409) while a group that would lose the grant uses the key.
         """
-        return self._sender.send(calls.grant_key(name, groups))
+        return self._sender.send(calls.grant_key(name, groups, origins=origins))
 
     def get(self, name: str) -> Key:
         """Returns a key without its secret."""

@@ -46,6 +46,8 @@ pub struct Envelope<'a> {
     pub auth_headers: &'a [(AuthHeader, Arc<KeyMaterial>)],
     /// Client certificate for receivers that ask for one.
     pub client_key: Option<&'a Arc<KeyMaterial>>,
+    /// Keys that have signed the request.
+    pub sign_keys: &'a [Arc<KeyMaterial>],
 }
 
 /// A request that is ready to be sent.
@@ -61,6 +63,8 @@ pub struct Outgoing {
     pub auth_headers: Vec<(AuthHeader, HeaderValue)>,
     /// Client certificate for receivers that ask for one.
     pub client_key: Option<Arc<KeyMaterial>>,
+    /// Keys bound to origins that have signed the request: no redirect to another origin is followed.
+    pub bound_keys: Vec<Arc<KeyMaterial>>,
     /// The body.
     pub body: Bytes,
     /// Timeout of the whole exchange, redirects and body included.
@@ -126,6 +130,7 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
         headers,
         auth_headers,
         client_key: envelope.client_key.cloned(),
+        bound_keys: envelope.sign_keys.iter().filter(|key| key.origins().is_some()).cloned().collect(),
         body: Bytes::copy_from_slice(&request.body),
         timeout: envelope.timeout,
         redirects: envelope.redirects,
@@ -160,6 +165,7 @@ mod tests {
             url: None,
             auth_headers: &auth,
             client_key: None,
+            sign_keys: &[],
         };
         complete(&request, envelope, &HeaderValue::from_static("me")).unwrap()
     }

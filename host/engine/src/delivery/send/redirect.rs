@@ -4,7 +4,10 @@
 //! 303 comes a GET without a body, or a HEAD; after 307 and 308 the same request again.
 //!
 //! Invariant: another origin (scheme, host, port) gets only headers that do not identify the sender. A header that was dropped stays dropped,
-//! also when a later redirect leads back. No redirect leads from `https` to `http` unless the group allows it.
+//! also when a later redirect leads back. No redirect leads from `https` to `http` unless the group allows it, and none to an origin that a
+//! key which signed the request may not go to.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
@@ -14,6 +17,7 @@ use url::Url;
 use super::failure::Failure;
 use super::outgoing::{ATTEMPT_HEADER, IDEMPOTENCY_KEY, JOB_ID_HEADER, Outgoing, TRACEPARENT};
 use carillon_core::error_code::TransportError;
+use carillon_policy::KeyMaterial;
 
 /// Longest `Location` that is followed, in bytes: the bound of a job's URL.
 const LOCATION_LEN: usize = 8 << 10;
@@ -51,6 +55,13 @@ pub(super) fn onward(
         return Err(failure(format!("the response is another redirect, and the group follows {most}")));
     }
     let url = target(request, location)?;
+    let is_allowed = |key: &&Arc<KeyMaterial>| key.origins().is_none_or(|origins| origins.contains(&url));
+    if let Some(key) = request.bound_keys.iter().find(|key| !is_allowed(key)) {
+        let (origin, name) = (url.origin().ascii_serialization(), key.name());
+        return Err(failure(format!(
+            "the response is a redirect to `{origin}`, where the key `{name}`, which signed the request, may not go"
+        )));
+    }
     let mut next = Outgoing { url, ..request.clone() };
     if !repeats {
         next.method = if request.method == Method::HEAD { Method::HEAD } else { Method::GET };
@@ -123,6 +134,8 @@ mod tests {
 
     use super::*;
     use carillon_policy::binding::{AuthHeader, Redirects};
+    use carillon_policy::{KeyKind, KeyOrigins};
+    use zeroize::Zeroizing;
 
     fn request(method: Method, url: &str) -> Outgoing {
         let names = ["authorization", "cookie", "content-type", "x-signature", "accept-language", "user-agent"];
@@ -138,6 +151,7 @@ mod tests {
             headers,
             auth_headers,
             client_key: None,
+            bound_keys: Vec::new(),
             body: "body".into(),
             timeout,
             redirects: Redirects { most: 3, to_http: false },
@@ -271,6 +285,27 @@ mod tests {
         }
         assert!(onward_to(&secure, 302, "//b/x").is_some(), "it stays https");
         assert!(onward_to(&request(Method::POST, "http://a/x"), 302, "https://a/x").is_some());
+    }
+
+    #[test]
+    fn signed_request_is_not_redirected_where_its_key_may_not_go() {
+        let key = |origins: &[&str]| {
+            let origins: Vec<_> = origins.iter().map(|origin| (*origin).to_owned()).collect();
+            let key = KeyMaterial::new("hook/1".to_owned(), KeyKind::Secret, Zeroizing::new(b"s".to_vec())).unwrap();
+            Arc::new(key.bound_to(Some(KeyOrigins::parse(&origins).unwrap())))
+        };
+        let bound_keys = vec![key(&["http://a", "http://b"]), key(&["http://a", "http://b", "http://c"])];
+        let signed = Outgoing { bound_keys, ..request(Method::POST, "http://a/x") };
+        assert!(onward_to(&signed, 307, "/y").is_some());
+        let next = onward_to(&signed, 307, "http://b/y").unwrap();
+        for (from, status) in [(&signed, StatusCode::FOUND), (&next, StatusCode::TEMPORARY_REDIRECT)] {
+            match onward(from, 0, status, Some(&HeaderValue::from_static("http://c/y"))) {
+                Err(Failure::Transport { error: TransportError::Redirect, message }) => {
+                    assert!(message.contains("`http://c`") && message.contains("`hook`"), "{message}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

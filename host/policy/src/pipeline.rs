@@ -73,7 +73,7 @@ impl Plan {
 
     /// Checks that every key of the request may go to the origin of `url`.
     fn check_origin(&self, url: &str) -> Result<(), Fault> {
-        let sent = self.auth_headers.iter().map(|(_, key)| key);
+        let sent = self.auth_headers.iter().map(|(_, key)| key).chain(&self.client_key);
         let mut bound = self.sign_keys().iter().chain(sent).filter_map(|key| Some((key, key.origins()?))).peekable();
         if bound.peek().is_none() {
             return Ok(());

@@ -17,7 +17,7 @@ use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use url::{Position, Url};
+use url::Position;
 
 use super::connect::{Connector, basic};
 use super::failure::{Failure, is_of_stream, is_unprocessed};

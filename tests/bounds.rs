@@ -200,15 +200,15 @@ async fn checks_of_configs_are_bounded_and_keep_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_of_a_config_is_stopped_when_its_time_is_over() {
     let setup = Setup::new().set("limits.check_steps", "1000000000000").set("limits.check_time", "50ms");
-    let host = setup.start().await;
-    let never = vec![json!({"not": {"const": 1}}); 1_000];
+    let host = setup.set("limits.override", "4MiB").set("limits.job", "8MiB").start().await;
+    let never = vec![json!({"not": {"const": 1}}); 20];
     let schema = json!({"properties": {"a": {"items": {"allOf": never}}}}).to_string();
     let plugin = Guest::describing("costly", "1.0.0", &schema).role("judge", "(i32.const 128)").build();
     let reply = host.api.raw(Method::PUT, "/v1/plugins/costly/versions/1.0.0", plugin).await;
     assert_eq!(reply.status, 201, "{}", reply.text());
     host.api.put_group("g", json!({"judge": {"plugin": "costly@1.0.0"}})).await;
     let job = |values: usize| json!({"url": URL, "run_at": "+1h", "policy": {"judge": {"a": vec![0; values]}}});
-    let problem = host.api.post("/v1/groups/g/jobs", job(7_500)).await.problem_at(422, "/policy/judge");
+    let problem = host.api.post("/v1/groups/g/jobs", job(500_000)).await.problem_at(422, "/policy/judge");
     assert!(problem["detail"].as_str().unwrap().contains("more than 50ms (`limits.check_time`)"), "{problem}");
     host.api.post("/v1/groups/g/jobs", job(2)).await.expect(201);
 }

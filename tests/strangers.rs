@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Method, Request};
+use carillon_api::client_address::{ForwardedHeader, TrustedProxies};
 use carillon_api::connections::{ConnectionLimits, Connections};
 use carillon_api::door::Door;
 use carillon_api::port::ServeLimits;
@@ -185,6 +186,9 @@ async fn silent_connections_make_room_for_one_that_asks_something() {
     let limits = ServeLimits {
         header_read_timeout: Duration::from_secs(3_600),
         write_timeout: Duration::from_secs(3_600),
+        http2_streams: 8,
+        proxies: Arc::new(TrustedProxies { networks: Vec::new(), header: ForwardedHeader::XForwardedFor }),
+        tls: None,
         connections: Connections::new(limits, Arc::new(telemetry)),
     };
     let serving = tokio::spawn(serve(listener, host.door(), limits, stop.clone(), end.clone()));

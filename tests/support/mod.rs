@@ -35,7 +35,7 @@ pub use https::{put_certificate, tls_file, trusting};
 pub use operations::{OPEN, closed_operations};
 pub use page::{blocks, shell, without_variables};
 pub use plugins::{JUDGE_PATH, ROLES, beside_others, built, judge, scaffold, upload, upload_built};
-pub use program::{Finished, Memory, Program, cli, run};
+pub use program::{Finished, Program, cli, run};
 pub use python::{ask_python, interpreter};
 pub use raw::{RawReceiver, read_request};
 pub use receiver::{Answer, Arrival, Gate, Receiver};

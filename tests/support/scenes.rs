@@ -225,12 +225,17 @@ impl Play {
         })
     }
 
+    /// The bytes of a request's body.
+    pub fn body(&self, step: &Step) -> Vec<u8> {
+        match &step.body {
+            Value::Null if step.method == "PUT" => plugin(self.known["n"].as_u64().unwrap()),
+            Value::Null => Vec::new(),
+            body => self.fill(&body.to_string()).into_bytes(),
+        }
+    }
+
     pub fn request(&self, step: &Step) -> Request<Body> {
-        let body = match &step.body {
-            Value::Null if step.method == "PUT" => Body::from(plugin(self.known["n"].as_u64().unwrap())),
-            Value::Null => Body::empty(),
-            body => Body::from(self.fill(&body.to_string())),
-        };
+        let body = Body::from(self.body(step));
         let request = Request::builder().method(step.method).uri(self.fill(step.path));
         let request = request.header("authorization", format!("Bearer {ADMIN_TOKEN}"));
         request.header("content-type", "application/json").body(body).unwrap()

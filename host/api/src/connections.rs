@@ -206,11 +206,8 @@ impl Connections {
     async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
         self.count_refusal("server.connections");
         let wanted = self.want_place();
-        let permit = Arc::clone(&self.0.places).acquire_owned().await.ok();
-        if let Some(wanted) = wanted {
-            self.change_wanted(&mut self.lock(), |all| all.remove(&wanted));
-        }
-        permit
+        let _wanted = wanted.map(|number| Wanted { connections: self, number });
+        Arc::clone(&self.0.places).acquire_owned().await.ok()
     }
 
     /// Makes room for a new connection now, or else as soon as a connection is idle; returns the number of the wish then.
@@ -233,6 +230,18 @@ impl Connections {
         let changed = change(&mut state.wanted);
         self.0.wanted.store(state.wanted.len(), Ordering::SeqCst);
         changed
+    }
+}
+
+/// Wish for a place, until there is one or nobody waits for it any more.
+struct Wanted<'a> {
+    connections: &'a Connections,
+    number: u64,
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.connections.change_wanted(&mut self.connections.lock(), |all| all.remove(&self.number));
     }
 }
 

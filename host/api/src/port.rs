@@ -4,7 +4,6 @@
 //! every protocol. As long as it has no request, also during a handshake, it gives way to a new one.
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -122,20 +121,21 @@ impl Port {
         let endless = Arc::default();
         let (door, proxies) = (self.door.clone(), Arc::clone(&self.limits.proxies));
         let conversation = Conversation { door, proxies, peer, place: Arc::clone(place), endless };
-        let (ended, sent) = match &self.limits.tls {
-            None => {
-                let (socket, sent) = Socket::new(stream, self.limits.write_timeout);
-                (self.answer_http1(socket, &sent, conversation).await, sent)
-            }
-            Some(tls) => {
-                let Some(Handshake { stream, sent, is_http2 }) = self.handshake(tls, stream).await else { return };
-                let ended = if is_http2 {
-                    self.answer_http2(stream, conversation).await
-                } else {
-                    self.answer_http1(stream, &sent, conversation).await
-                };
-                (ended, sent)
-            }
+        // Boxed, so that a connection without TLS carries no room for it.
+        if let Some(tls) = &self.limits.tls {
+            return Box::pin(self.answer_over_tls(tls, stream, conversation)).await;
+        }
+        let (socket, sent) = Socket::new(stream, self.limits.write_timeout);
+        let ended = self.answer_http1(socket, &sent, conversation).await;
+        self.note_end(ended, &sent);
+    }
+
+    async fn answer_over_tls(&self, tls: &ServerTls, stream: TcpStream, conversation: Conversation) {
+        let Some(Handshake { stream, sent, is_http2 }) = self.handshake(tls, stream).await else { return };
+        let ended = if is_http2 {
+            self.answer_http2(stream, conversation).await
+        } else {
+            self.answer_http1(stream, &sent, conversation).await
         };
         self.note_end(ended, &sent);
     }
@@ -193,7 +193,7 @@ impl Port {
             }
         });
         let connection = self.http1.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        self.until_cut_off(connection, &endless, pending()).await
+        self.until_cut_off(connection, &endless, &self.stop.child_token()).await
     }
 
     async fn answer_http2<S>(&self, stream: S, conversation: Conversation) -> Ended
@@ -219,40 +219,35 @@ impl Port {
             }
         });
         let connection = self.http2.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        let leave = CancellationToken::new();
+        let leave = self.stop.child_token();
         let silence = async {
             tokio::select! {
                 () = place.idle_for(self.limits.header_read_timeout) => {}
-                () = self.stop.cancelled() => {}
+                () = leave.cancelled() => {}
             }
             leave.cancel();
             place.idle_for(GRACE).await;
         };
         tokio::select! {
-            ended = self.until_cut_off(connection, &endless, leave.cancelled()) => ended,
+            ended = self.until_cut_off(connection, &endless, &leave) => ended,
             overrun = streams.overrun() => Err(Cut::Overrun(overrun)),
             () = silence => Err(Cut::Idle),
         }
     }
 
-    /// Drives a connection to its end. After a stop, or `leave`, it takes no further request; an endless answer is cut off after the end of
-    /// everything else.
-    async fn until_cut_off<C>(&self, connection: C, endless: &AtomicBool, leave: impl Future<Output = ()>) -> Ended
+    /// Drives a connection to its end. After `leave` it takes no further request; an endless answer is cut off after the end of everything else.
+    ///
+    /// `leave` is the connection's own, because connections would wait for each other at one that they share.
+    async fn until_cut_off<C>(&self, connection: C, endless: &AtomicBool, leave: &CancellationToken) -> Ended
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
-        let leave = async {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = leave => {}
-            }
-        };
         let cut_off = async {
             self.end.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         let (mut connection, mut cut_off) = (std::pin::pin!(connection), std::pin::pin!(cut_off));
-        let (mut leave, mut is_leaving) = (std::pin::pin!(leave), false);
+        let (mut leave, mut is_leaving) = (std::pin::pin!(leave.cancelled()), false);
         std::future::poll_fn(|context| {
             if !is_leaving && leave.as_mut().poll(context).is_ready() {
                 is_leaving = true;

@@ -203,7 +203,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Asks a plugin whether it accepts its config. The schema's check runs where the plugin's own check runs: on the policy threads, in the
+    /// Asks a plugin whether it accepts its config. The schema's check runs where the plugin's own check runs: on threads for checks, in the
     /// tenant's turn.
     async fn check_use(&self, tenant: &Tenant, used: &Use, budget: &mut CheckBudget) -> Result<(), CatalogError> {
         let at =
@@ -218,13 +218,13 @@ impl Catalog {
         let (checked, text) = (Arc::clone(&version), Arc::clone(&used.config));
         let mut spent = *budget;
         let check = move || (check_schema(&checked, &text, &mut spent), spent);
-        let done = self.runtime.threads.run(lane, check).await;
+        let done = self.runtime.check_threads.run(lane, check).await;
         let (result, spent) = done.map_err(|fault| at("/config", fault.to_string()))?;
         *budget = spent;
         result.map_err(|error| at(&error.pointer, error.message))?;
         let plugin = self.runtime.registry.get(&used.digest, self).await?;
         let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
-        let called = self.runtime.threads.run(lane, move || plugin.check(&limits, &text)).await;
+        let called = self.runtime.check_threads.run(lane, move || plugin.check(&limits, &text)).await;
         let answer = called.and_then(|called| called.result);
         answer.map_err(|fault| at("/config", fault.to_string()))?.map_err(|said| at("/config", said))
     }

@@ -62,7 +62,8 @@ async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, compon
         .map_err(|error| LoadError::Golden(error.to_string()))?;
     for test in tests {
         let (plugin, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
-        let checked = runtime.threads.run(QueueKey::of_tenant(tenant), move || test.check(&plugin, &limits)).await;
+        let checked =
+            runtime.check_threads.run(QueueKey::of_tenant(tenant), move || test.check(&plugin, &limits)).await;
         let checked =
             checked.map_err(|fault| LoadError::Golden(format!("the golden tests cannot be run now: {fault}")))?;
         checked.map_err(|failed| LoadError::Golden(failed.to_string()))?;
@@ -98,7 +99,7 @@ pub async fn describe(
     size: usize,
 ) -> Result<Described, LoadError> {
     let (asked, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
-    let called = runtime.threads.run(QueueKey::of_tenant(tenant), move || asked.describe(&limits)).await;
+    let called = runtime.check_threads.run(QueueKey::of_tenant(tenant), move || asked.describe(&limits)).await;
     let said = called.and_then(|called| called.result).map_err(|fault| LoadError::Description(fault.to_string()))?;
     if said.summary.len() > SUMMARY_LEN || said.config_schema.len() > SCHEMA_LEN {
         let text =

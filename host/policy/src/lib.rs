@@ -117,6 +117,8 @@ pub struct Runtime {
     pub threads: PolicyThreads,
     /// Threads that observers run on.
     pub observer_threads: PolicyThreads,
+    /// Threads that configs and uploads are checked on, so that deliveries never wait behind a check: half as many as for calls.
+    pub check_threads: PolicyThreads,
     /// Policies that are not called.
     pub quarantine: Arc<Quarantine>,
     /// Policies that are not called for shadows.
@@ -142,6 +144,8 @@ impl Runtime {
             limits: Arc::new(options.limits),
             threads: PolicyThreads::start(options.threads, options.queue, 0)?,
             observer_threads: PolicyThreads::start(options.observer_threads, options.queue, options.threads)?,
+            // On the first engine, which has slots to spare.
+            check_threads: PolicyThreads::start((options.threads / 2).max(1), options.queue, 0)?,
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
             shadow_quarantine: Arc::new(Quarantine::new(options.quarantine)),
             registry: Registry::new(engines, options.compiler, cache),

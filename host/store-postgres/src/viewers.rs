@@ -56,3 +56,36 @@ impl Viewers {
         self.connections.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::super::PostgresStore;
+    use super::*;
+    use carillon_store::Jobs as _;
+    use carillon_testing::postgres::Cluster;
+
+    const RUNNING: &str = "
+        SELECT count(*) FROM pg_stat_activity
+        WHERE query LIKE '%pg_sleep(600)%' AND state = 'active' AND pid <> pg_backend_pid()";
+
+    #[tokio::test]
+    async fn read_whose_time_is_over_is_stopped_by_the_database() {
+        let cluster = Cluster::start();
+        cluster.create("reads", None);
+        let store = PostgresStore::open(cluster.url("reads").parse().unwrap()).await.unwrap();
+        let endless = async || {
+            let mut viewing = store.viewers.take(TenantId(1)).await.unwrap();
+            let read = async { Ok(sqlx::query("SELECT pg_sleep(600)").execute(&mut *viewing.db).await?) };
+            store.viewers.bounded(read).await.map(drop)
+        };
+        let ended = join_all((0..3).map(|_| endless())).await;
+        assert_eq!(ended, vec![Err(StoreError::ReadTimeout); 3]);
+        let mut viewing = store.viewers.take(TenantId(1)).await.unwrap();
+        let running: i64 = sqlx::query_scalar(RUNNING).fetch_one(&mut *viewing.db).await.unwrap();
+        assert_eq!(running, 0);
+        drop(viewing);
+        store.close().await;
+    }
+}

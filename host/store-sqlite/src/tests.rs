@@ -116,7 +116,8 @@ const ENDLESS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 
 
 #[tokio::test]
 async fn read_whose_time_is_over_is_stopped_and_its_connection_is_used_again() {
-    let store = SqliteStore::open(empty().await.options()).await.unwrap();
+    let sqlite = empty().await;
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
     let endless = async || {
         let mut view = store.readers.view(TenantId(1)).await.unwrap();
         let read = async { Ok(sqlx::query(ENDLESS).fetch_one(&mut *view).await?) };
@@ -137,7 +138,8 @@ async fn read_whose_time_is_over_is_stopped_and_its_connection_is_used_again() {
 
 #[tokio::test]
 async fn own_reads_do_not_wait_for_reads_of_clients() {
-    let store = SqliteStore::open(empty().await.options()).await.unwrap();
+    let sqlite = empty().await;
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
     let mut held = Vec::new();
     for tenant in [1, 1, 1, 1, 2, 2, 3, 4] {
         held.push(store.readers.view(TenantId(tenant)).await.unwrap());

@@ -22,7 +22,7 @@ const ID_BITS: u32 = 20;
 /// Largest number of events that one read scans, so that no reader holds the lock for long.
 const CHUNK: usize = 512;
 
-/// Holes at which the ring is compacted: more than 1/`HOLES_DIVISOR` of it, and more than `MIN_HOLES`.
+/// Holes at which the ring is compacted: more than 1/`HOLES_DIVISOR` of its events, and `MIN_HOLES` besides.
 const HOLES_DIVISOR: usize = 8;
 const MIN_HOLES: usize = 64;
 
@@ -98,7 +98,7 @@ impl Ring {
         let first = (now.as_u64() << ID_BITS) + 1;
         let most = bounds.events.min(bounds.memory / size_of::<Event>());
         let kept = Kept {
-            slots: VecDeque::with_capacity(most + most / HOLES_DIVISOR + MIN_HOLES),
+            slots: VecDeque::with_capacity(most + most / HOLES_DIVISOR + MIN_HOLES + 2),
             holes: 0,
             tenants: HashMap::new(),
             by_weight: BTreeSet::new(),
@@ -270,7 +270,7 @@ impl Kept {
             self.slots.pop_front();
             self.holes -= 1;
         }
-        if self.holes > self.slots.len() / HOLES_DIVISOR + MIN_HOLES {
+        if self.holes > self.len() / HOLES_DIVISOR + MIN_HOLES {
             self.slots.retain(|slot| slot.fact.is_some());
             self.holes = 0;
         }

@@ -30,6 +30,9 @@ const VALUES: usize = 2_000;
 /// Time between two requests of a client that floods, so that a refusal is not answered by the next request at once.
 const PACE: Duration = Duration::from_millis(10);
 
+/// The same where the attack is to hold places, and not to be refused as often as possible.
+const REFUSED_PACE: Duration = Duration::from_secs(1);
+
 /// Longest time that a connection that only waits is kept.
 const HELD: Duration = Duration::from_secs(60);
 
@@ -80,11 +83,19 @@ impl Attack {
         }
     }
 
-    /// Number of clients of the attack.
+    /// Returns how long a client waits before its next request.
+    fn pace(self) -> Duration {
+        match self {
+            Self::Requests | Self::Polls | Self::Streams => REFUSED_PACE,
+            _ => PACE,
+        }
+    }
+
+    /// Number of clients of the attack: somewhat more than may hold a place.
     fn clients(self) -> usize {
         match self {
-            Self::Requests | Self::Polls => 600,
-            Self::Streams => 200,
+            Self::Requests | Self::Polls => 300,
+            Self::Streams => 80,
             Self::Reads => 32,
             Self::Policies | Self::Checks => 16,
             Self::Compilations => 8,
@@ -145,7 +156,7 @@ impl Hostile {
             clients.spawn(async move {
                 loop {
                     hostile.act(attack).await;
-                    tokio::time::sleep(PACE).await;
+                    tokio::time::sleep(attack.pace()).await;
                 }
             });
         }

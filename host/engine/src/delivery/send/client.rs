@@ -121,6 +121,11 @@ impl Client {
             match self.pool.http2.turn(route) {
                 Turn::Beside => return self.connect(requester, outgoing, route, deadline).await,
                 Turn::First(opening) => {
+                    // The one before may have been opened since this request looked for it.
+                    if let Some(connection) = self.pool.take_shared(route) {
+                        opening.opened(true);
+                        return Ok(connection);
+                    }
                     let connection = self.connect(requester, outgoing, route, deadline).await?;
                     opening.opened(connection.is_http2());
                     return Ok(connection);
@@ -133,7 +138,7 @@ impl Client {
                     if !is_http2 {
                         return self.connect(requester, outgoing, route, deadline).await;
                     }
-                    if let Some(connection) = self.pool.take(route) {
+                    if let Some(connection) = self.pool.take_shared(route) {
                         return Ok(connection);
                     }
                 }

@@ -223,25 +223,27 @@ impl Http2Connections {
         let reads = stream.reads();
         let (sender, mut connection) = builder.handshake(TokioIo::new(stream)).await?;
         // The receiver's settings come first (RFC 9113, section 3.4). Without them nobody knows how many requests it allows.
-        let settled = std::future::poll_fn(|context| {
-            let polled = Pin::new(&mut connection).poll(context);
-            if polled.is_pending() && reads.load(Ordering::Acquire) > 0 { Poll::Ready(Ok(())) } else { polled }
+        let settled = std::future::poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if reads.load(Ordering::Acquire) > 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         });
-        if let Ok(settled) = tokio::time::timeout(SETTINGS_TIMEOUT, settled).await {
-            settled?;
-        }
+        let ended = tokio::time::timeout(SETTINGS_TIMEOUT, settled).await.ok().flatten();
+        let is_open = ended.transpose()?.is_none();
         let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let allowed = Arc::clone(&max_streams);
-        tokio::spawn(async move {
-            let ended = std::future::poll_fn(|context| {
-                let polled = Pin::new(&mut connection).poll(context);
-                allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
-                polled
+        if is_open {
+            tokio::spawn(async move {
+                let ended = std::future::poll_fn(|context| {
+                    let polled = Pin::new(&mut connection).poll(context);
+                    allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                    polled
+                });
+                // The error is reported to the tasks that wait for responses.
+                drop(ended.await);
+                drop(permit);
             });
-            // The error is reported to the tasks that wait for responses.
-            drop(ended.await);
-            drop(permit);
-        });
+        }
         let usage = Mutex::new(Usage { streams: 1, idle: Stopwatch::start() });
         let (age, is_retired) = (Stopwatch::start(), AtomicBool::new(false));
         let shared = Arc::new(Shared { sender, reads, age, max_streams, is_retired, usage });

@@ -138,8 +138,8 @@ impl Pool {
 
     /// Takes a connection of a route: a place on one of HTTP/2, or else an idle one, the newest first.
     pub(super) fn take(&self, route: &Route) -> Option<Connection> {
-        if let Some(place) = self.http2.take(route, self.max_age) {
-            return Some(Connection::http2(place));
+        if let Some(connection) = self.take_shared(route) {
+            return Some(connection);
         }
         let mut inner = self.lock();
         loop {
@@ -148,6 +148,11 @@ impl Pool {
                 return Some(Connection::of(idle.connection));
             }
         }
+    }
+
+    /// Takes a place on a connection of HTTP/2.
+    pub(super) fn take_shared(&self, route: &Route) -> Option<Connection> {
+        self.http2.take(route, self.max_age).map(Connection::http2)
     }
 
     /// Takes back a connection whose response has been read to its end.

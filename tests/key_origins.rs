@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, Receiver, Setup, TestHost};
+use crate::support::{ADMIN_TOKEN, Answer, Api, Receiver, Setup, TestHost, run};
 
 /// Origin of a receiver, or of any other URL.
 fn origin(receiver: &Receiver) -> String {
@@ -93,7 +93,7 @@ async fn origins_stay_until_they_are_changed_and_survive_a_restart() {
     assert_eq!(granted["groups"], json!(["signs"]));
     let versions = granted["versions"].as_array().unwrap().len();
     assert_eq!(versions, 2, "a change of the origins makes no version");
-    host.api.post(&format!("/v1/jobs/{id}/redrive"), json!({})).await.ok();
+    host.api.post(&format!("/v1/jobs/{id}/retry"), json!({})).await.ok();
     host.api.until_state(&id, "succeeded").await;
     assert_eq!(away.count("/x"), 1);
 
@@ -132,4 +132,25 @@ async fn configured_key_is_bound_to_the_origins_of_the_configuration() {
         assert_eq!(host.api.get("/v1/keys/k").await.expect(200)["origins"], json!([origin]));
         host.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn command_line_binds_keys_to_origins() {
+    let host = TestHost::start().await;
+    let environment = [("CARILLON_SERVER", host.base.as_str()), ("CARILLON_TOKEN", ADMIN_TOKEN)];
+    let key = async || host.api.get("/v1/keys/k").await.expect(200);
+    let open = run(&["key", "put", "k", "--kind", "header"], &environment, "s").await;
+    open.ok();
+    assert!(open.stderr.contains("warning: the key has no `origins`"), "{open:?}");
+    let bound = ["key", "put", "k", "--kind", "header", "--origin", "https://a", "--origin", "https://b:8443"];
+    let bound = run(&bound, &environment, "s").await;
+    bound.ok();
+    assert!(!bound.stderr.contains("warning"), "{bound:?}");
+    assert_eq!(key().await["origins"], json!(["https://a", "https://b:8443"]));
+    let granted = run(&["key", "grant", "k", "--origin", "https://c", "--group", "g"], &environment, "").await;
+    assert!(granted.stdout.contains("granted to g, may go to https://c"), "{granted:?}");
+    assert_eq!((&key().await["origins"], &key().await["groups"]), (&json!(["https://c"]), &json!(["g"])));
+    run(&["key", "grant", "k", "--any-origin"], &environment, "").await.ok();
+    assert_eq!((&key().await["origins"], &key().await["groups"]), (&Value::Null, &json!(["g"])));
+    assert_ne!(run(&["key", "grant", "k"], &environment, "").await.code, Some(0), "there is nothing to change");
 }

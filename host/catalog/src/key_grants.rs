@@ -61,13 +61,15 @@ impl Key {
 
 /// Parses the origins of a request.
 pub(super) fn origins_of(origins: Option<Vec<String>>) -> Result<Option<KeyOrigins>, Invalid> {
-    origins.map(|origins| KeyOrigins::parse(&origins).map_err(|error| error.within("/origins"))).transpose()
+    origins
+        .map(|origins| KeyOrigins::parse(&origins).map_err(|error| Invalid::from(error).within("/origins")))
+        .transpose()
 }
 
 /// Parses stored origins. What cannot be read allows no origin.
 pub(super) fn stored_origins(origins: &[String]) -> KeyOrigins {
     KeyOrigins::parse(origins).unwrap_or_else(|error| {
-        tracing::error!(%error, "origins of a key are unreadable; the key goes nowhere");
+        tracing::error!(error = error.message, "origins of a key are unreadable; the key goes nowhere");
         KeyOrigins::default()
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::binding::Invalid;
+use carillon_core::json::Unreadable;
 
 /// Largest number of origins of a key.
 const MOST: usize = 100;
@@ -17,16 +17,17 @@ impl KeyOrigins {
     /// Parses origins such as `https://hooks.example:8443`, in any order.
     ///
     /// # Errors
-    /// Returns [`Invalid`] with the index of the text that is not an origin, or for too many of them.
-    pub fn parse(texts: &[String]) -> Result<Self, Invalid> {
+    /// Returns [`Unreadable`] with the index of the text that is not an origin, or for too many of them.
+    pub fn parse(texts: &[String]) -> Result<Self, Unreadable> {
         if texts.len() > MOST {
-            return Err(Invalid::at("", format!("`origins` must have at most {MOST} members")));
+            let message = format!("`origins` must have at most {MOST} members");
+            return Err(Unreadable { pointer: String::new(), message });
         }
         let parse = |(index, text): (usize, &String)| {
             origin(text).ok_or_else(|| {
                 let message =
                     format!("`{}` is not an origin such as `https://hooks.example:8443`", text.escape_debug());
-                Invalid::at(format!("/{index}"), message)
+                Unreadable { pointer: format!("/{index}"), message }
             })
         };
         let mut origins = texts.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -61,7 +62,7 @@ fn origin(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn origins(texts: &[&str]) -> Result<KeyOrigins, Invalid> {
+    fn origins(texts: &[&str]) -> Result<KeyOrigins, Unreadable> {
         KeyOrigins::parse(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
     }
 

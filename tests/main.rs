@@ -20,6 +20,7 @@ mod memory;
 mod quotas;
 mod reverse_proxies;
 mod strangers;
+mod tenant_ends;
 mod tenants;
 mod tokens;
 #[cfg(test)]

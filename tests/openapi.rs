@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Api, Receiver, Setup, TestHost};
 
 /// Every operation that clients rely on, by the id that generated clients name it by. An id never changes.
-const OPERATIONS: [(&str, &str); 87] = [
+const OPERATIONS: [(&str, &str); 89] = [
     ("health_check", "GET /healthz"),
     ("metrics_read", "GET /metrics"),
     ("readiness_check", "GET /readyz"),
@@ -92,6 +92,8 @@ const OPERATIONS: [(&str, &str); 87] = [
     ("tenants_get", "GET /v1/tenants/{tenant}"),
     ("tenants_patch", "PATCH /v1/tenants/{tenant}"),
     ("tenants_put", "PUT /v1/tenants/{tenant}"),
+    ("tenants_resume", "POST /v1/tenants/{tenant}/resume"),
+    ("tenants_suspend", "POST /v1/tenants/{tenant}/suspend"),
     ("tokens_list", "GET /v1/tokens"),
     ("tokens_create", "POST /v1/tokens"),
     ("tokens_delete", "DELETE /v1/tokens/{id}"),

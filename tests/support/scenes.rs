@@ -170,7 +170,12 @@ pub fn scene(route: &str, url: &str) -> Vec<Step> {
             steps.push(step("PUT", "/v1/tenants/t{n}", json!({})));
             json!({"quota": {"concurrency": 3}})
         }
-        ("DELETE", "/v1/tenants/{tenant}") => {
+        ("POST", "/v1/tenants/{tenant}/resume") => {
+            steps.push(step("PUT", "/v1/tenants/t{n}", json!({})));
+            steps.push(step("POST", "/v1/tenants/t{n}/suspend", Value::Null));
+            Value::Null
+        }
+        ("DELETE", "/v1/tenants/{tenant}") | ("POST", "/v1/tenants/{tenant}/suspend") => {
             steps.push(step("PUT", "/v1/tenants/t{n}", json!({})));
             Value::Null
         }
@@ -192,7 +197,7 @@ pub fn scene(route: &str, url: &str) -> Vec<Step> {
         "/v1/plugins/{plugin}/versions/{version}" => "/v1/plugins/mine/versions/1.0.0-dev.{n}",
         "/v1/tenants/{tenant}" => "/v1/tenants/t{n}",
         "/v1/jobs/{id}/attempts/{number}/replay" => "/v1/jobs/{id}/attempts/1/replay",
-        path => Box::leak(path.replace("{schedule}", "s{n}").into_boxed_str()),
+        path => Box::leak(path.replace("{schedule}", "s{n}").replace("{tenant}", "t{n}").into_boxed_str()),
     };
     let method = ["POST", "PUT", "PATCH", "DELETE"].into_iter().find(|known| *known == method).unwrap();
     steps.push(step(method, path, body));

@@ -71,7 +71,7 @@ impl Standing {
 
     /// Refuses what is still on its way when its token is no longer good.
     pub(super) fn check(&self) -> Result<(), Problem> {
-        if is_good(&self.api, &self.access) { Ok(()) } else { Err(Problem::unauthenticated()) }
+        check_again(&self.api, &self.access)
     }
 }
 
@@ -137,6 +137,9 @@ fn token_access(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Re
         let detail = "the token is not accepted from this address: its `addresses` name other networks";
         return Err(failed(api, from, Problem::forbidden(detail)));
     }
+    if token.tenant.suspended && !token.operator {
+        return Err(Problem::suspended(&token.tenant.name));
+    }
     api.services.catalog.note_use(&token, from);
     Ok(Access {
         tenant: Arc::clone(&token.tenant),
@@ -168,14 +171,24 @@ fn present(api: &ApiState, access: &Access) -> Option<Arc<ApiToken>> {
     (is_same && reaches && is_good).then_some(present)
 }
 
-/// Returns whether a request that was let in would be let in now.
-pub(super) fn is_good(api: &ApiState, access: &Access) -> bool {
+/// Checks whether a request that was let in would be let in now.
+pub(super) fn check_again(api: &ApiState, access: &Access) -> Result<(), Problem> {
     let tenant = api.services.catalog.tenant(&access.tenant.name);
-    let has_tenant = tenant.is_some_and(|tenant| tenant.id == access.tenant.id);
-    has_tenant && (access.credential.is_none() || present(api, access).is_some())
+    let Some(tenant) = tenant.filter(|tenant| tenant.id == access.tenant.id) else {
+        return Err(Problem::unauthenticated());
+    };
+    if tenant.suspended && !access.operator {
+        return Err(Problem::suspended(&tenant.name));
+    }
+    if access.credential.is_none() || present(api, access).is_some() { Ok(()) } else { Err(Problem::unauthenticated()) }
 }
 
-/// Returns when the access ends: its token is revoked, expires or loses rights, or its tenant is gone.
+/// Returns the same as [`check_again`], without the reason.
+pub(super) fn is_good(api: &ApiState, access: &Access) -> bool {
+    check_again(api, access).is_ok()
+}
+
+/// Returns when the access ends: its token is revoked, expires or loses rights, or its tenant is suspended or gone.
 pub(super) async fn until_revoked(api: &ApiState, access: &Access) {
     loop {
         let changed = api.services.catalog.changed().notified();

@@ -129,6 +129,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Permission denied", detail)
     }
 
+    /// 403: the tenant of the token is suspended.
+    pub fn suspended(tenant: &str) -> Self {
+        let detail = format!("the tenant `{tenant}` is suspended: its tokens are refused until an operator resumes it");
+        Self::new(StatusCode::FORBIDDEN, "suspended", "Tenant suspended", detail)
+    }
+
     /// 403: the tenant does not take such a plugin from anybody.
     pub fn unsigned(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "unsigned", "Plugin signature required", detail)

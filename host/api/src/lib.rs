@@ -31,6 +31,7 @@ mod socket;
 pub mod tls;
 mod v1;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ pub struct ApiConfig {
     pub max_token_age: Option<Duration>,
     /// Bounds of requests.
     pub limits: ApiLimits,
+    /// Names of the tenants of the configuration, which the API cannot delete.
+    pub configured_tenants: BTreeSet<String>,
     /// Routes that need no token, besides those for the server's health.
     pub open: OpenRoutes,
     /// Settings of other schedulers' APIs.
@@ -239,6 +242,8 @@ fn operators_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tenants::put))
         .routes(routes!(tenants::patch))
         .routes(routes!(tenants::delete))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::resume))
         .routes(routes!(nodes::list))
 }
 

@@ -29,11 +29,32 @@ pub struct Tenant {
     pub quota: Quota,
     /// Signers whose plugins it accepts.
     pub signers: Signers,
+    /// Whether nothing is delivered, ticked or leased, and its tokens are refused.
+    pub suspended: bool,
     /// Time of creation.
     pub created_at: UnixMs,
+    /// Version of the entity, which rises with each change.
+    pub(super) revision: i64,
 }
 
-/// Settings of a tenant, as a client puts them and as they are stored.
+impl Tenant {
+    /// Returns the settings, as a client puts them.
+    pub(super) fn doc(&self) -> TenantDoc {
+        let (defaults, quota) = (self.defaults.clone(), self.quota.doc.clone());
+        TenantDoc { defaults, quota, plugin_signers: self.signers.docs() }
+    }
+}
+
+/// Stored form of a tenant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredTenant {
+    #[serde(flatten)]
+    pub(super) doc: TenantDoc,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) suspended: bool,
+}
+
+/// Settings of a tenant, as a client puts them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TenantDoc {
     /// Settings that its groups inherit, in the form of a group's policy: an object.
@@ -78,6 +99,12 @@ pub struct Group {
 }
 
 impl Group {
+    /// Returns whether none of its jobs may start: it is paused, or its tenant is suspended.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.paused || self.tenant.suspended
+    }
+
     /// Returns the group's weight in the division of claims, relative to the tenant's other groups.
     #[must_use]
     pub fn weight(&self) -> u32 {

@@ -37,6 +37,7 @@ mod signers;
 mod state;
 #[cfg(test)]
 mod stored_documents;
+mod tenant_ends;
 mod tenants;
 mod tickets;
 mod token;

@@ -91,7 +91,7 @@ impl Memory {
     /// Applies added, changed and removed entities, one after the other. Returns the components that no plugin has any more.
     fn apply_changes(&self, changed: Vec<Entity>, gone: &[i64]) -> Vec<Digest> {
         let (changed, gone) = self.state().order(changed, gone);
-        let removed = gone.into_iter().filter_map(|(tenant, kind, name)| self.state_mut().remove(tenant, kind, &name));
+        let removed = gone.into_iter().flat_map(|(tenant, kind, name)| self.state_mut().remove(tenant, kind, &name));
         let mut unused: Vec<Digest> = removed.collect();
         for entity in changed {
             // An error is logged; the entity is left out.
@@ -127,11 +127,13 @@ impl Memory {
             }
             let unused = {
                 let mut state = memory.state_mut();
-                state.remove(tenant, kind, &name).filter(|component| !state.has_component(component))
+                let mut components = state.remove(tenant, kind, &name);
+                components.retain(|component| !state.has_component(component));
+                components
             };
             memory.changed.notify_waiters();
-            if let Some(component) = unused {
-                memory.runtime.registry.forget(&component).await;
+            for component in &unused {
+                memory.runtime.registry.forget(component).await;
             }
             Ok(true)
         })

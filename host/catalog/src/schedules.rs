@@ -152,10 +152,13 @@ impl Catalog {
         self.state().schedules().filter(|schedule| schedule.tenant == tenant).cloned().collect()
     }
 
-    /// Returns the schedules of all tenants.
+    /// Returns the schedules of all tenants that are not suspended.
     #[must_use]
-    pub fn all_schedules(&self) -> Vec<Arc<Schedule>> {
-        self.state().schedules().cloned().collect()
+    pub fn active_schedules(&self) -> Vec<Arc<Schedule>> {
+        let state = self.state();
+        let is_active =
+            |schedule: &&Arc<Schedule>| state.tenant_by_id(schedule.tenant).is_some_and(|tenant| !tenant.suspended);
+        state.schedules().filter(is_active).cloned().collect()
     }
 
     /// Makes or changes a schedule; returns whether it is new. Unless `paused` is given, a paused schedule stays paused. A schedule whose

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::bulks::Bulk;
 use super::decode::{plugin_of, read};
-use super::entities::{Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc};
+use super::entities::{Group, GroupDoc, Key, PluginVersion, StoredTenant, Tenant};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};
 use super::quotas::Ledger;
@@ -127,13 +127,18 @@ impl CatalogState {
     }
 
     /// Applies an added or changed entity. One that cannot be read is left out, but recorded as present in the store: what depends on it
-    /// waits.
+    /// waits. What belongs to a deleted tenant is left out, and removed by the housekeeping.
     pub(super) fn apply(
         &mut self,
         entity: Entity,
         prepared: Option<PreparedTenant>,
         vault: &Vault,
     ) -> anyhow::Result<()> {
+        if entity.kind != Kind::Tenant && !self.is_owner_known(entity.tenant) {
+            let (kind, name) = (entity.kind.as_str(), &entity.name);
+            tracing::debug!(tenant = entity.tenant, kind, name, "ignored an entity of a deleted tenant");
+            return Ok(());
+        }
         let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
         let known = (entity.version, tenant, kind, name.clone());
         self.know(id, known.clone());
@@ -150,6 +155,11 @@ impl CatalogState {
         let (_, tenant, kind, name) = &known;
         self.ids.insert((*tenant, *kind, name.clone()), id);
         self.known.insert(id, known);
+    }
+
+    /// Returns whether the store has a tenant of this number, even one that cannot be read.
+    fn is_owner_known(&self, tenant: i64) -> bool {
+        self.known.get(&tenant).is_some_and(|(_, _, kind, _)| *kind == Kind::Tenant)
     }
 
     /// Returns whether the store has a tenant of this name, even one that cannot be read.
@@ -194,8 +204,24 @@ impl CatalogState {
         Ok(())
     }
 
-    /// Removes a deleted entity. For a version of a plugin, returns its component.
-    pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
+    /// Removes a deleted entity, and with a tenant all that belongs to it. Returns the components of the versions of plugins among them.
+    pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Vec<Digest> {
+        let mut components = Vec::new();
+        if kind == Kind::Tenant {
+            let id = self.ids.iter().find(|((_, kind, known), _)| *kind == Kind::Tenant && known == name);
+            if let Some(id) = id.map(|(_, id)| TenantId(*id)) {
+                for (kind, name) in self.owned_by(id) {
+                    components.extend(self.remove_one(id, kind, &name));
+                }
+                self.keys_epochs.remove(&id);
+            }
+        }
+        components.extend(self.remove_one(tenant, kind, name));
+        components
+    }
+
+    /// Removes an entity. For a version of a plugin, returns its component.
+    fn remove_one(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
         let slot = (tenant, name.to_owned());
         self.ledger.remove(tenant, kind, name);
         if let Some(id) = self.ids.remove(&(tenant, kind, name.to_owned())) {
@@ -236,13 +262,14 @@ impl CatalogState {
 
     /// Computes what a changed tenant and its groups become: work in proportion to what the tenant has stored, for which others need not wait.
     pub(super) fn prepare_tenant(&self, entity: &Entity) -> anyhow::Result<PreparedTenant> {
-        let doc: TenantDoc = read(entity)?;
+        let StoredTenant { doc, suspended } = read(entity)?;
         let id = TenantId(entity.id);
         let quota = Quota::parse(doc.quota).with_context(|| format!("the quota of the tenant `{}`", entity.name))?;
         let signers = Signers::parse(doc.plugin_signers)
             .with_context(|| format!("the signers of plugins of the tenant `{}`", entity.name))?;
-        let (defaults, created_at) = (doc.defaults, entity.created_at);
-        let tenant = Arc::new(Tenant { id, name: entity.name.clone(), defaults, quota, signers, created_at });
+        let (name, defaults, created_at, revision) =
+            (entity.name.clone(), doc.defaults, entity.created_at, entity.version);
+        let tenant = Arc::new(Tenant { id, name, defaults, quota, signers, suspended, created_at, revision });
         let groups = self.groups_of(id).map(|group| self.rebuilt(&tenant, group)).collect();
         Ok(PreparedTenant { tenant, groups })
     }

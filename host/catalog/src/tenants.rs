@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::change::{MAX_TRIES, busy};
+use super::entities::StoredTenant;
 use super::signers::Signers;
-use super::{Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
+use super::{Catalog, CatalogError, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
 use carillon_core::job::TenantId;
 use carillon_core::json::read_value;
 use carillon_core::limits::json_len;
@@ -148,9 +149,8 @@ impl Catalog {
         let _merging = self.merging.lock().await;
         for _ in 0..MAX_TRIES {
             let before = self.tenant(name).ok_or(CatalogError::Gone)?;
-            let version = self.state().version_of(before.id.0);
             let doc = patch.over(&before, &self.policy_before(&before, None, None))?;
-            match self.write_tenant(name, doc, version.map_or(Precondition::Anything, Precondition::Version)).await {
+            match self.write_tenant(name, doc, Precondition::Version(before.revision)).await {
                 Ok(tenant) => return Ok(PutTenant::new(Some(&before), tenant)),
                 Err(CatalogError::Conflict(_)) => {}
                 Err(error) => return Err(error),
@@ -160,48 +160,31 @@ impl Catalog {
         Err(busy())
     }
 
-    /// Removes a tenant with its keys, tokens and plugins; returns false if there is none.
-    ///
-    /// # Errors
-    /// Returns an error if it is the default tenant, or still has groups.
-    pub async fn delete_tenant(&self, name: &str) -> Result<bool, CatalogError> {
-        if name == DEFAULT_TENANT {
-            return Err(CatalogError::Conflict(format!("the tenant `{DEFAULT_TENANT}` cannot be deleted")));
-        }
-        for _ in 0..MAX_TRIES {
-            // A group that another node made a moment ago counts; one that is made from now on makes this decide again.
-            self.refresh().await?;
-            let Some(tenant) = self.tenant(name) else { return Ok(false) };
-            let groups = self.groups(tenant.id);
-            if let Some(group) = groups.first() {
-                let count = groups.len();
-                return Err(CatalogError::Conflict(format!(
-                    "the tenant has groups ({count}, such as `{}`): delete them first",
-                    group.name
-                )));
-            }
-            let owned = self.state().owned_by(tenant.id);
-            for (kind, name) in &owned {
-                self.delete(tenant.id, *kind, name).await?;
-            }
-            if !owned.is_empty() {
-                continue;
-            }
-            let generation = Some(self.memory.generation());
-            match self.delete_unchanged(TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
-                Err(CatalogError::Conflict(_)) => {}
-                done => return done,
-            }
-        }
-        Err(busy())
-    }
-
-    /// Makes or changes a tenant.
+    /// Makes or changes a tenant. A suspended tenant stays suspended.
     ///
     /// # Errors
     /// Returns an error if the name, the quota or a signer is not valid, or if one of the tenant's groups would no longer be valid.
     pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, CatalogError> {
-        self.write_tenant(name, doc, Precondition::Anything).await
+        let mut refused = None;
+        for _ in 0..MAX_TRIES {
+            let expect = match self.tenant(name) {
+                Some(tenant) => Precondition::Version(tenant.revision),
+                None if self.state().is_tenant_known(name) => Precondition::Anything,
+                None => Precondition::Nothing,
+            };
+            if let Some((before, conflict)) = refused.take()
+                && before == expect
+            {
+                // The tenant has not changed, so another writer is not the reason.
+                return Err(conflict);
+            }
+            match self.write_tenant(name, doc.clone(), expect).await {
+                Err(CatalogError::Conflict(text)) => refused = Some((expect, CatalogError::Conflict(text))),
+                done => return done,
+            }
+            self.refresh().await?;
+        }
+        Err(busy())
     }
 
     async fn write_tenant(
@@ -214,7 +197,8 @@ impl Catalog {
         self.bounds.requests.document.check("tenant", "", json_len(&doc))?;
         let quota = Quota::parse(doc.quota).map_err(|error| error.within("/quota"))?;
         let signers = Signers::parse(doc.plugin_signers).map_err(|error| error.within("/plugin_signers"))?;
-        let id = self.tenant(name).map(|tenant| tenant.id);
+        let known = self.tenant(name);
+        let (id, suspended) = (known.as_ref().map(|known| known.id), known.is_some_and(|known| known.suspended));
         let defaults = match id {
             Some(id) => self.pin(id, doc.defaults),
             None => doc.defaults,
@@ -225,7 +209,9 @@ impl Catalog {
             defaults,
             quota,
             signers,
+            suspended,
             created_at: self.clock.now(),
+            revision: 0,
         };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
         let mut needs = Vec::new();
@@ -239,8 +225,7 @@ impl Catalog {
         }
         needs.sort_unstable();
         needs.dedup();
-        let Tenant { defaults, quota, signers, .. } = candidate;
-        let doc = document(&TenantDoc { defaults, quota: quota.doc, plugin_signers: signers.docs() });
+        let doc = document(&StoredTenant { doc: candidate.doc(), suspended });
         let put = self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, expect);
         self.put(PutEntity { needs, ..put }).await?;
         self.tenant(name).ok_or(CatalogError::Gone)

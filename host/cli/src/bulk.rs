@@ -1,16 +1,13 @@
 //! `carillon bulk`: changes many jobs of a group, with a progress bar.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::ensure;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Paging, Session, input};
 use carillon_client::answer::{Answer, Members};
-use carillon_client::text::visible;
 use carillon_core::job::State;
 
 /// Period of the requests for the progress.
@@ -206,14 +203,14 @@ impl Change {
         }
         let mut change = json!({"action": action.as_str(), "filter": filter, "run_at": run_at, "dry_run": true});
         let path = ["groups", &self.group, "bulk"];
-        let must_ask = !self.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        let must_ask = !self.yes && input::is_terminal();
         if self.dry_run || must_ask {
             let counted: Answer = session.client.post(&path, &change).await?;
             let count = jobs(&counted["total"]);
             if self.dry_run {
                 return session.done(&counted, &format!("{count} would be {}", action.done()));
             }
-            confirm(&format!("{count} of the group `{}` will be {}. Continue?", self.group, action.done()))?;
+            input::confirm(&format!("{count} of the group `{}` will be {}. Continue?", self.group, action.done()))?;
         }
         change["dry_run"] = false.into();
         let bulk: Answer = session.client.post(&path, &change).await?;
@@ -234,15 +231,6 @@ async fn follow(session: &Session, mut bulk: Answer) -> anyhow::Result<Answer> {
     }
     bar.finish_and_clear();
     Ok(bulk)
-}
-
-/// Asks on the terminal; any answer but yes ends the command.
-fn confirm(question: &str) -> anyhow::Result<()> {
-    let mut terminal = console::Term::stderr();
-    write!(terminal, "{} [y/N] ", visible(question))?;
-    let answer = terminal.read_line()?;
-    ensure!(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()), "nothing was changed");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,18 +1,33 @@
 //! Input of commands: documents from files or standard input, and the values of flags.
 
-use std::io::{Read, stdin};
+use std::io::{IsTerminal as _, Read, Write as _, stderr, stdin};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use carillon_client::answer::Members;
+use carillon_client::text::visible;
 
 /// File name that stands for standard input.
 pub(super) const STDIN: &str = "-";
+
+/// Returns whether a person can be asked: input and messages are on a terminal.
+pub(super) fn is_terminal() -> bool {
+    stdin().is_terminal() && stderr().is_terminal()
+}
+
+/// Asks on the terminal; any answer but yes ends the command.
+pub(super) fn confirm(question: &str) -> anyhow::Result<()> {
+    let mut terminal = console::Term::stderr();
+    write!(terminal, "{} [y/N] ", visible(question))?;
+    let answer = terminal.read_line()?;
+    ensure!(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()), "nothing was changed");
+    Ok(())
+}
 
 /// Reads the bytes of a file, or of standard input for `-`.
 pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {

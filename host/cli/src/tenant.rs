@@ -43,10 +43,23 @@ pub enum Command {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Delete a tenant with its keys, tokens and plugins; fails while it has groups.
+    /// Suspend a tenant: its tokens are refused, and nothing is delivered, ticked or leased. Its jobs stay.
+    Suspend {
+        /// Name of the tenant.
+        name: String,
+    },
+    /// Resume a suspended tenant.
+    Resume {
+        /// Name of the tenant.
+        name: String,
+    },
+    /// Delete a tenant with all of its jobs, groups, schedules, keys, tokens and plugins.
     Delete {
         /// Name of the tenant.
         name: String,
+        /// Do not ask for confirmation.
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -162,7 +175,7 @@ impl Settings {
     }
 }
 
-const LIST: [(&str, &str); 9] = [
+const LIST: [(&str, &str); 10] = [
     ("NAME", "/name"),
     ("CONCURRENCY", "/quota/concurrency"),
     ("RATE", "/quota/rate"),
@@ -171,6 +184,7 @@ const LIST: [(&str, &str); 9] = [
     ("PLUGINS", "/usage/plugins"),
     ("PLUGIN QUOTA", "/quota/plugins"),
     ("PLUGIN BYTES", "/usage/plugin_bytes"),
+    ("SUSPENDED", "/suspended"),
     ("CREATED", "/created_at"),
 ];
 
@@ -202,7 +216,18 @@ impl Command {
                 session.out.answer(&tenant)
             }
             Self::List { paging } => session.list(&["tenants"], Vec::new(), &paging, &LIST).await,
-            Self::Delete { name } => {
+            Self::Suspend { name } => {
+                let tenant: Answer = client.post(&["tenants", &name, "suspend"], &json!({})).await?;
+                session.done(&tenant, &format!("{name}: suspended"))
+            }
+            Self::Resume { name } => {
+                let tenant: Answer = client.post(&["tenants", &name, "resume"], &json!({})).await?;
+                session.done(&tenant, &format!("{name}: resumed"))
+            }
+            Self::Delete { name, yes } => {
+                if !yes && input::is_terminal() {
+                    input::confirm(&format!("The tenant `{name}` will be deleted with all of its data. Continue?"))?;
+                }
                 session.done(&client.delete(&["tenants", &name]).await?, &format!("{name}: deleted"))
             }
         }

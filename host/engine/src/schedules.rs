@@ -212,9 +212,10 @@ impl ScheduleRunner {
         Ok(next.map_or(now.plus(POLL), |next| next.min(now.plus(POLL))))
     }
 
-    /// Loads schedules that are new or changed, and drops those that were deleted.
+    /// Loads schedules that are new or changed, and drops those that were deleted, or whose tenant is suspended: what such a schedule misses
+    /// is caught up on as after a stop of the server.
     async fn refresh(&mut self) -> Result<(), StoreError> {
-        let schedules = self.intake.services.catalog.all_schedules();
+        let schedules = self.intake.services.catalog.active_schedules();
         let is_known = |schedule: &Arc<Schedule>| {
             self.known.get(&schedule.id).is_some_and(|known| Arc::ptr_eq(&known.schedule, schedule))
         };

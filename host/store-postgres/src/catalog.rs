@@ -13,7 +13,7 @@ use super::{PostgresStore, locks, peers};
 use carillon_core::clock::UnixMs;
 use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
-use carillon_store::entities::{RecentChanges, check_generation, check_unfinished, no_plugin};
+use carillon_store::entities::{RecentChanges, check_generation, check_owner, check_unfinished, no_plugin};
 use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
@@ -121,6 +121,14 @@ const CREATE: &str = "
 const REPLACE: &str = "
     UPDATE entity SET version = version + 1, doc = $2, updated_at = $3 WHERE id = $1 RETURNING *";
 
+const IS_DELETED: &str = "SELECT EXISTS (SELECT 1 FROM entity WHERE id = $1 AND deleted_at IS NOT NULL) AS found";
+
+/// Checks that the tenant was not deleted: another node may not know it yet. The lock of entities is held.
+async fn check_tenant(db: &mut PgConnection, tenant: i64) -> Result<(), Failure> {
+    let row = sqlx::query(IS_DELETED).bind(tenant).fetch_one(db).await?;
+    Ok(check_owner(row.try_get("found")?)?)
+}
+
 async fn find(
     db: &mut PgConnection,
     sql: &'static str,
@@ -143,6 +151,7 @@ impl Verb for PutEntity {
     async fn run(&self, db: &mut PgConnection) -> Result<Entity, Failure> {
         locks::take_entities(db).await?;
         let (kind, name) = (self.kind.as_str(), self.name.as_str());
+        check_tenant(db, self.tenant).await?;
         let found = find(db, FIND, self.tenant, self.kind, name).await?;
         self.check(found.map(|(_, version)| version))?;
         for (tenant, plugin) in &self.needs {
@@ -169,7 +178,8 @@ impl Verb for PutEntity {
 
 const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
 
-const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
+/// Frees the name; what belongs to a group or a tenant is removed by the housekeeping.
+const MARK_DELETED: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
 
 /// Documents come from tenants, and PostgreSQL does not accept all of them as JSON: they are never cast.
 const DELETE: &str = "DELETE FROM entity WHERE id = $1 RETURNING doc";
@@ -208,21 +218,29 @@ impl Verb for Delete {
         if self.kind == Kind::Group {
             let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
             check_unfinished(&self.name, row.number("jobs")?)?;
-            sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
-        } else {
-            let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
-            if self.kind == Kind::Plugin
-                && let Some((digest, member)) = digest_of(row.text("doc")?)
-            {
-                sqlx::query(DELETE_COMPONENT).bind(digest).bind(member).execute(&mut *db).await?;
-            }
         }
-        if self.kind == Kind::Schedule {
-            sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
-        }
+        remove(db, id, Some(self.kind), self.now).await?;
         changed(db, id).await?;
         Ok(true)
     }
+}
+
+/// Removes an entity. Of a group or a tenant, the row stays until what belongs to it is gone. The lock of entities is held.
+pub(super) async fn remove(db: &mut PgConnection, id: i64, kind: Option<Kind>, now: UnixMs) -> Result<(), Failure> {
+    if matches!(kind, Some(Kind::Group | Kind::Tenant)) {
+        sqlx::query(MARK_DELETED).bind(id).bind(now.0).execute(db).await?;
+        return Ok(());
+    }
+    let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
+    if kind == Some(Kind::Plugin)
+        && let Some((digest, member)) = digest_of(row.text("doc")?)
+    {
+        sqlx::query(DELETE_COMPONENT).bind(digest).bind(member).execute(&mut *db).await?;
+    }
+    if kind == Some(Kind::Schedule) {
+        sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
+    }
+    Ok(())
 }
 
 const PROOF: &str = "SELECT sealed FROM master_key";

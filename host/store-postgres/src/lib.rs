@@ -32,6 +32,7 @@ mod connections;
 #[cfg(test)]
 mod damage;
 mod debounce;
+mod deleted_tenants;
 mod error;
 mod hosts;
 mod import;

@@ -2,8 +2,8 @@
 
 use super::tests::{Cluster, Fresh, cluster};
 use super::{
-    admit, archive, change, claim, debounce, job_rows, lists, open, order_keys, producer_keys, prune, reads, settle,
-    ticks,
+    admit, archive, change, claim, debounce, deleted_tenants, job_rows, lists, open, order_keys, producer_keys, prune,
+    reads, settle, ticks,
 };
 use carillon_core::job::State;
 use carillon_store::NameFilter;
@@ -85,6 +85,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("prune deleted groups", prune::PRUNE_DELETED_GROUPS),
         ("prune redriven", prune::PRUNE_REDRIVEN_IN_DELETED_GROUPS),
         ("prune recent", prune::PRUNE_RECENT),
+        ("records of deleted tenants", deleted_tenants::FORGET_RECENT),
         ("prune ticks", prune::PRUNE_TICKS),
         ("prune ticks of deleted", prune::PRUNE_TICKS_OF_DELETED),
         ("waiting", reads::WAITING),

@@ -5,10 +5,11 @@
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
+use super::deleted_tenants::{FORGET_RECENT, FORGET_TENANTS, RemoveOwned};
 use super::error::Failure;
 use super::partitions;
 use super::transaction::{Database, Verb};
-use carillon_store::housekeeping::Housekeeping;
+use carillon_store::housekeeping::{Housekeeping, TENANT_KEPT};
 use carillon_store::{Prune, StoreError};
 
 pub(super) const PRUNE_FINISHED: &str = "
@@ -22,7 +23,7 @@ pub(super) const PRUNE_FINISHED: &str = "
     )
     DELETE FROM job_done WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
 
-/// A deleted group has no unfinished job, unless one was redriven since.
+/// A deleted group has no unfinished job, unless one was redriven since, or the tenant was deleted.
 pub(super) const PRUNE_DELETED_GROUPS: &str = "
     WITH old AS MATERIALIZED (
         SELECT inside.id FROM entity
@@ -50,7 +51,8 @@ pub(super) const PRUNE_REDRIVEN_IN_DELETED_GROUPS: &str = "
 
 pub(super) const FORGET_EMPTY_GROUPS: &str = "
     DELETE FROM entity
-    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job_done WHERE job_done.grp = entity.id)
+    WHERE deleted_at IS NOT NULL AND kind = 'group'
+        AND NOT EXISTS (SELECT 1 FROM job_done WHERE job_done.grp = entity.id)
         AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
 
 pub(super) const PRUNE_RECENT: &str = "
@@ -127,13 +129,16 @@ pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, Stor
         let step = Step { state: Some(state.as_str()), ..Step::new(PRUNE_FINISHED, [before.0, done.left()]) };
         done.jobs("jobs that ended", database.call(&step).await);
     }
+    let limit = i64::from(what.limit);
+    let owned = database.transact(&RemoveOwned { now: what.now, limit }).await;
+    done.rest("entities of deleted tenants", owned);
     for sql in [PRUNE_DELETED_GROUPS, PRUNE_REDRIVEN_IN_DELETED_GROUPS] {
         let step = Step::new(sql, [done.left()]);
         done.jobs("jobs of deleted groups", database.transact(&step).await);
     }
-    let limit = i64::from(what.limit);
     let rest = [
         ("deleted groups", Step::new(FORGET_EMPTY_GROUPS, [])),
+        ("records of deleted tenants", Step::new(FORGET_RECENT, [limit])),
         ("records of producers", Step::new(PRUNE_RECENT, [what.now.0, limit])),
         ("ticks", Step::new(PRUNE_TICKS, [what.ticks.0, limit])),
         ("ticks of deleted schedules", Step::new(PRUNE_TICKS_OF_DELETED, [limit])),
@@ -144,5 +149,7 @@ pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, Stor
         // Steps for groups and schedules do not count towards the limit: each round handles all of them.
         done.rest(name, if step.numbers.is_empty() { removed.map(|_| 0) } else { removed });
     }
+    let forget = Step::new(FORGET_TENANTS, [what.now.minus(TENANT_KEPT).0]);
+    done.rest("deleted tenants", database.transact(&forget).await.map(|_| 0));
     done.finish()
 }

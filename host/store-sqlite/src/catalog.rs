@@ -13,7 +13,7 @@ use super::error::Failure;
 use carillon_core::clock::UnixMs;
 use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
-use carillon_store::entities::{RecentChanges, check_generation, check_unfinished, no_plugin};
+use carillon_store::entities::{RecentChanges, check_generation, check_owner, check_unfinished, no_plugin};
 use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
@@ -112,6 +112,15 @@ const CREATE: &str = "
 const REPLACE: &str = "
     UPDATE entity SET version = version + 1, doc = ?2, updated_at = ?3 WHERE id = ?1 RETURNING *";
 
+pub(super) const IS_DELETED: &str = "
+    SELECT EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND deleted_at IS NOT NULL) AS found";
+
+/// Checks that the tenant was not deleted: another node may not know it yet.
+async fn check_tenant(db: &mut Db, tenant: i64) -> Result<(), Failure> {
+    let row = db.fetch_one(sqlx::query(IS_DELETED).bind(tenant)).await?;
+    Ok(check_owner(row.i64("found")? != 0)?)
+}
+
 async fn find(db: &mut Db, tenant: i64, kind: Kind, name: &str) -> Result<Option<(i64, i64)>, Failure> {
     let query = sqlx::query(FIND).bind(tenant).bind(kind.as_str()).bind(name);
     let found = db.fetch_optional(query).await?;
@@ -120,6 +129,7 @@ async fn find(db: &mut Db, tenant: i64, kind: Kind, name: &str) -> Result<Option
 
 async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
     let (kind, name) = (put.kind.as_str(), put.name.as_str());
+    check_tenant(db, put.tenant).await?;
     let found = find(db, put.tenant, put.kind, name).await?;
     put.check(found.map(|(_, version)| version))?;
     for (tenant, plugin) in &put.needs {
@@ -146,9 +156,10 @@ async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
 pub(super) const UNFINISHED: &str = "
     SELECT count(*) AS jobs FROM job WHERE grp = ?1 AND state IN ('scheduled', 'running')";
 
-const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1";
+/// Frees the name; what belongs to a group or a tenant is removed by the housekeeping.
+pub(super) const MARK_DELETED: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1";
 
-const DELETE: &str = "DELETE FROM entity WHERE id = ?1 RETURNING doc";
+pub(super) const DELETE: &str = "DELETE FROM entity WHERE id = ?1 RETURNING doc";
 
 /// Keeps the component if another version, of any tenant, is the same component.
 ///
@@ -182,21 +193,29 @@ impl Delete {
         if kind == Kind::Group {
             let row = db.fetch_one(sqlx::query(UNFINISHED).bind(id)).await?;
             check_unfinished(name, row.number("jobs")?)?;
-            db.execute(sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0)).await?;
-        } else {
-            let row = db.fetch_one(sqlx::query(DELETE).bind(id)).await?;
-            if kind == Kind::Plugin
-                && let Some((digest, member)) = digest_of(row.text("doc")?)
-            {
-                db.execute(sqlx::query(DELETE_COMPONENT).bind(digest).bind(member)).await?;
-            }
         }
-        if kind == Kind::Schedule {
-            db.execute(sqlx::query(DELETE_TICKED).bind(id)).await?;
-        }
+        remove(db, id, Some(kind), self.now).await?;
         changed(db, id).await?;
         Ok(true)
     }
+}
+
+/// Removes an entity. Of a group or a tenant, the row stays until what belongs to it is gone.
+pub(super) async fn remove(db: &mut Db, id: i64, kind: Option<Kind>, now: UnixMs) -> Result<(), Failure> {
+    if matches!(kind, Some(Kind::Group | Kind::Tenant)) {
+        db.execute(sqlx::query(MARK_DELETED).bind(id).bind(now.0)).await?;
+        return Ok(());
+    }
+    let row = db.fetch_one(sqlx::query(DELETE).bind(id)).await?;
+    if kind == Some(Kind::Plugin)
+        && let Some((digest, member)) = digest_of(row.text("doc")?)
+    {
+        db.execute(sqlx::query(DELETE_COMPONENT).bind(digest).bind(member)).await?;
+    }
+    if kind == Some(Kind::Schedule) {
+        db.execute(sqlx::query(DELETE_TICKED).bind(id)).await?;
+    }
+    Ok(())
 }
 
 const PROOF: &str = "SELECT sealed FROM master_key";

@@ -17,6 +17,7 @@ mod change;
 mod claim;
 mod db;
 mod debounce;
+mod deleted_tenants;
 mod error;
 mod file;
 mod insert;

@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
 use super::{
-    SqliteOptions, admit, catalog, change, claim, debounce, job_rows, open, order_keys, producer_keys, prune, reads,
-    settle, ticks,
+    SqliteOptions, admit, catalog, change, claim, debounce, deleted_tenants, job_rows, open, order_keys, producer_keys,
+    prune, reads, settle, ticks,
 };
 use carillon_core::job::State;
 use carillon_store::NameFilter;
@@ -79,6 +79,22 @@ fn writes() -> Vec<Case> {
             &["INDEX entity_deleted", "INDEX job_state (grp=?)"],
         ),
         ("forget empty groups", one(prune::FORGET_EMPTY_GROUPS), &["INDEX entity_deleted", "INDEX job_state (grp=?)"]),
+        (
+            "entities of deleted tenants",
+            one(deleted_tenants::OWNED),
+            &["INDEX entity_deleted", "INDEX entity_name (tenant=?)"],
+        ),
+        (
+            "records of deleted tenants",
+            one(deleted_tenants::FORGET_RECENT),
+            &["INDEX entity_deleted", "INDEX sqlite_autoindex_recent_1 (tenant=?)"],
+        ),
+        (
+            "forget deleted tenants",
+            one(deleted_tenants::FORGET_TENANTS),
+            &["INDEX entity_deleted", "INDEX entity_name (tenant=?)", "INDEX sqlite_autoindex_recent_1 (tenant=?)"],
+        ),
+        ("is deleted", one(catalog::IS_DELETED), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
         ("prune recent", one(prune::PRUNE_RECENT), &["INDEX recent_expiry (expires_at<?)"]),
         ("prune ticks", one(prune::PRUNE_TICKS), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at<?)"]),
         (

@@ -4,8 +4,8 @@
 
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::SqliteStore;
 use super::db::Statement;
+use super::{SqliteStore, deleted_tenants};
 use carillon_store::housekeeping::Housekeeping;
 use carillon_store::{Prune, StoreError};
 
@@ -20,7 +20,7 @@ pub(super) const PRUNE_DELETED_GROUPS: &str = "
 
 pub(super) const FORGET_EMPTY_GROUPS: &str = "
     DELETE FROM entity
-    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
+    WHERE deleted_at IS NOT NULL AND kind = 'group' AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
 
 pub(super) const PRUNE_RECENT: &str = "
     DELETE FROM recent WHERE rowid IN (SELECT rowid FROM recent WHERE expires_at <= ?1 LIMIT ?2)";
@@ -53,6 +53,7 @@ pub(super) async fn prune(store: &SqliteStore, what: &Prune) -> Result<u32, Stor
         let query = sqlx::query(PRUNE_FINISHED).bind(state.as_str()).bind(before.0).bind(done.left());
         done.jobs("jobs that ended", step(store, query).await);
     }
+    deleted_tenants::prune(store, what, &mut done).await;
     let query = sqlx::query(PRUNE_DELETED_GROUPS).bind(done.left());
     done.jobs("jobs of deleted groups", step(store, query).await);
     done.rest("deleted groups", step(store, sqlx::query(FORGET_EMPTY_GROUPS)).await.map(|_| 0));

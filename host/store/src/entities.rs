@@ -125,6 +125,14 @@ pub fn no_plugin(name: &str) -> StoreError {
     StoreError::Conflict(format!("the plugin `{name}` does not exist"))
 }
 
+/// Returns [`StoreError::Conflict`] if the tenant of an entity that is to be written was deleted.
+pub fn check_owner(is_deleted: bool) -> Result<(), StoreError> {
+    if is_deleted {
+        return Err(StoreError::Conflict("the tenant was deleted".to_owned()));
+    }
+    Ok(())
+}
+
 /// Returns [`StoreError::Conflict`] if a group that is to be deleted has unfinished jobs.
 pub fn check_unfinished(group: &str, jobs: u64) -> Result<(), StoreError> {
     if jobs > 0 {
@@ -217,13 +225,14 @@ pub trait Entities: Send + Sync {
 
     /// Writes an entity.
     ///
-    /// Fails with [`StoreError::Conflict`] if `expect` does not hold, or if something that the entity needs does not exist.
+    /// Fails with [`StoreError::Conflict`] if `expect` does not hold, if something that the entity needs does not exist, or if its tenant was
+    /// deleted.
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
 
     /// Removes an entity; returns false if it did not exist.
     ///
     /// The bytes of a plugin's component are removed with the last version, of any tenant, that names them. A group's jobs are removed after
-    /// it, a bounded number at each [`Jobs::prune`](super::Jobs::prune).
+    /// it, a bounded number at each [`Jobs::prune`](super::Jobs::prune), and so is all that belongs to a tenant.
     ///
     /// Fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since `generation`, where
     /// one is given: a check that the caller made at that generation may no longer hold.

@@ -2,7 +2,12 @@
 //!
 //! A step that fails is logged and does not prevent the other steps. The round fails only if no step succeeded.
 
+use std::time::Duration;
+
 use super::StoreError;
+
+/// Shortest time for which a deleted tenant stays known, so that nodes that have not seen the deletion write nothing that belongs to it.
+pub const TENANT_KEPT: Duration = Duration::from_secs(60);
 
 /// One housekeeping round.
 #[derive(Debug)]

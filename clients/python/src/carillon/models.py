@@ -739,6 +739,8 @@ class Tenant:
     #: Counts of its ``groups``, ``plugins`` and ``plugin_bytes``.
     usage: Mapping[str, int]
     created_at: datetime
+    #: Whether its tokens are refused, and nothing is delivered, ticked or leased.
+    suspended: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::ApiState;
-use super::super::auth::{Access, is_good, until_revoked};
+use super::super::auth::{Access, check_again, until_revoked};
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
@@ -196,7 +196,7 @@ fn lease_time(pointer: &str, text: Option<&str>) -> Result<Duration, Problem> {
     Err(Problem::invalid(pointer, "`lease` must be from 1s to 12h"))
 }
 
-/// Leases jobs for a consumer. One whose token is revoked meanwhile gets none, as one that has hung up.
+/// Leases jobs for a consumer. One whose token is revoked or whose tenant is suspended meanwhile gets none, as one that has hung up.
 async fn lease_while_allowed(
     api: &ApiState,
     access: &Access,
@@ -215,7 +215,7 @@ async fn lease_while_allowed(
         }
     };
     // What a claim has leased meanwhile goes back.
-    if is_good(api, access) { Ok(handover) } else { Err(Problem::unauthenticated()) }
+    check_again(api, access).map(|()| handover)
 }
 
 /// Returns the lease of a text, if the request may touch its job.

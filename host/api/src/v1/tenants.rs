@@ -49,6 +49,8 @@ pub struct TenantView {
     plugin_signers: Vec<SignerDoc>,
     /// What it has of what its quota bounds.
     usage: TenantUsage,
+    /// Whether it is suspended: its tokens are refused, and nothing is delivered, ticked or leased.
+    suspended: bool,
     /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
@@ -71,6 +73,7 @@ fn tenant_view(api: &ApiState, tenant: &Tenant) -> TenantView {
         defaults: tenant.defaults.clone(),
         quota: tenant.quota.doc.clone(),
         plugin_signers: tenant.signers.docs(),
+        suspended: tenant.suspended,
         created_at: tenant.created_at.to_string(),
     }
 }
@@ -110,14 +113,54 @@ pub(in super::super) async fn patch(
     Ok(Json(ChangedTenantView { tenant: tenant_view(&api, &put.tenant), changes: put.changes }))
 }
 
-/// Removes a tenant with its keys, tokens and plugins. The response is 409 while it has groups.
+/// Suspends a tenant: its tokens are refused (403), and nothing is delivered, ticked or leased until it is resumed. Its jobs stay.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/suspend", operation_id = "tenants_suspend", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn suspend(
+    State(api): State<Arc<ApiState>>,
+    Path(name): Path<String>,
+) -> Result<Json<TenantView>, Problem> {
+    set_suspended(&api, &name, true).await
+}
+
+/// Resumes a suspended tenant. Its waiting jobs are due as they were, and missed runs of its schedules are made up for as after a stop of the
+/// server.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/resume", operation_id = "tenants_resume", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn resume(
+    State(api): State<Arc<ApiState>>,
+    Path(name): Path<String>,
+) -> Result<Json<TenantView>, Problem> {
+    set_suspended(&api, &name, false).await
+}
+
+async fn set_suspended(api: &ApiState, name: &str, suspended: bool) -> Result<Json<TenantView>, Problem> {
+    let mut tenant = api.services.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
+    if tenant.suspended != suspended {
+        tenant = api.services.catalog.set_suspended(name, suspended).await?;
+        tracing::warn!(tenant = name, suspended, "suspension of a tenant changed");
+        api.services.notifier.notify_local();
+    }
+    Ok(Json(tenant_view(api, &tenant)))
+}
+
+/// Removes a tenant with all that belongs to it: jobs, groups, schedules, keys, tokens and plugins. It is gone at once; its data leave the
+/// database in the background. The response is 409 for the default tenant and for those of the configuration.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "tenants_delete", tag = "tenants",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.services.catalog.delete_tenant(&name).await?, "tenant", &name)
+    if api.config.configured_tenants.contains(&name) {
+        let detail =
+            format!("the tenant `{}` is one of the configuration: remove `[tenants.{}]` there first", name, name);
+        return Err(Problem::conflict(detail));
+    }
+    let removed = removed(api.services.catalog.delete_tenant(&name).await?, "tenant", &name)?;
+    tracing::warn!(tenant = name, "tenant deleted");
+    api.services.notifier.notify_local();
+    Ok(removed)
 }
 
 /// Shows a tenant.

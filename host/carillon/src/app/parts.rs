@@ -135,7 +135,9 @@ fn api_config(config: &Config) -> ApiConfig {
     let open = OpenRoutes { metrics: config.metrics.listen.is_none(), openapi: config.server.openapi };
     let (auth, browser_guard) = (config.auth.enabled, browser_guard(config));
     let max_token_age = config.auth.max_token_age.map(Period::get);
-    ApiConfig { auth, browser_guard, max_token_age, limits, open, compat: with_local_zone(&config.compat) }
+    let configured_tenants = config.tenants.keys().cloned().collect();
+    let compat = with_local_zone(&config.compat);
+    ApiConfig { auth, browser_guard, max_token_age, limits, configured_tenants, open, compat }
 }
 
 /// Makes the guard against web pages, for a server that requires no token.

@@ -127,6 +127,10 @@ impl AttemptExecutor {
         let Some(group) = self.services.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, started_at).into();
         };
+        if group.tenant.suspended {
+            // Its job was claimed a moment before.
+            return Settlement::released(leased, started_at).into();
+        }
         let mut notes = AttemptRecorder::new(leased, &group, started_at);
         let ready = tokio::select! {
             ready = self.ready(leased, &group, &mut notes) => ready,

@@ -267,10 +267,10 @@ impl Dispatcher {
 
     /// Returns how many attempts of a group may start on this node.
     ///
-    /// Returns `None` if the group was deleted, is paused, has a broken configuration, or runs only on other nodes. A change of that wakes
+    /// Returns `None` if the group was deleted, is paused or its tenant suspended, has a broken configuration, or runs only on other nodes. A change of that wakes
     /// the loop.
     fn capacity_of_group(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Capacity)> {
-        let group = self.services.catalog.group_by_id(group).filter(|group| !group.paused)?;
+        let group = self.services.catalog.group_by_id(group).filter(|group| !group.is_held())?;
         let part = self.services.cluster.part_of_group(&group)?;
         let capacity = self.services.limiter.capacity_of(Scope::Group(group.id), part.concurrency, part.rate, now);
         Some((group, capacity))

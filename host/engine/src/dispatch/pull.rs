@@ -157,8 +157,8 @@ impl PullQueue {
         ask: LeaseRequest,
         waiter: &Waiter,
     ) -> Result<Handover, StoreError> {
-        // A paused group leases nothing.
-        if self.services.catalog.group_by_id(group).is_none_or(|group| group.paused) {
+        // A paused group leases nothing, nor does one of a suspended tenant.
+        if self.services.catalog.group_by_id(group).is_none_or(|group| group.is_held()) {
             return Ok(Handover::new(&self.returns, Vec::new(), Vec::new()));
         }
         let puller = Arc::clone(self);

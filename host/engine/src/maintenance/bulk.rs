@@ -73,9 +73,10 @@ impl BulkRunner {
         }
     }
 
-    /// Returns whether this node runs the change. One node does; when it leaves, another one continues.
+    /// Returns whether this node runs the change. One node does; when it leaves, another one continues. A change of a suspended tenant waits.
     fn is_ours(&self, bulk: &Bulk) -> bool {
-        self.services.cluster.share(ShareKey::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
+        self.services.catalog.is_active(bulk.tenant)
+            && self.services.cluster.share(ShareKey::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
     }
 
     async fn one(&self, bulk: &Bulk, stop: &CancellationToken) -> Result<(), CatalogError> {

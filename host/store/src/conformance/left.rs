@@ -1,7 +1,7 @@
 //! Cases of what remains after things were removed.
 
 use super::*;
-use crate::{Edit, IdempotentRequest, Insert, InsertResult};
+use crate::{Edit, IdempotentRequest, Insert, InsertResult, SettleOutcome, StoreError};
 use carillon_core::job::{Carries, Debounce, Overlap, Settlement, Tick};
 
 /// Does a year of housekeeping: everything that may be removed has been removed.
@@ -136,4 +136,81 @@ pub async fn each_schedule_takes_its_ticks_along(world: &World) {
     while world.store.prune(prune.clone()).await.unwrap() > 0 {}
     let rows = world.rows().await;
     assert_eq!((rows["tick"], rows["ticked"]), (30, 1), "young ticks of a schedule that is there stay");
+}
+
+/// Gives the world's tenant one entity of each kind, and a second tenant a group with a job and the component of a plugin.
+async fn two_tenants(world: &World) -> (NewJob, GroupId) {
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Tenant) {
+        let put = match kind {
+            Kind::Plugin => a_plugin(world.tenant.0, "p@1", "shared", b"component"),
+            _ => an_entity(world.tenant.0, kind, &format!("a {}", kind.as_str()), Precondition::Anything),
+        };
+        world.store.put(put).await.unwrap();
+    }
+    world.store.put(a_plugin(world.tenant.0, "q@1", "own", b"component")).await.unwrap();
+    let other = TenantId(world.put(0, Kind::Tenant, "other").await.id);
+    let group = GroupId(world.put(other.0, Kind::Group, "reminders").await.id);
+    world.store.put(a_plugin(other.0, "p@1", "shared", b"component")).await.unwrap();
+    let kept = NewJob { tenant: other, ..world.job_in(group, NOW) };
+    world.store.insert(vec![kept.clone()].into()).await.unwrap();
+    (kept, group)
+}
+
+async fn delete_tenant(world: &World) -> bool {
+    world.store.delete(0, Kind::Tenant, "acme".to_owned(), NOW, None).await.unwrap()
+}
+
+pub async fn deleted_tenant_leaves_nothing_and_its_namesake_has_nothing(world: &World) {
+    let store = &world.store;
+    let (kept, other) = two_tenants(world).await;
+    store.insert(conditional(world, world.group)).await.unwrap();
+    let schedule = store.load().await.unwrap().1.into_iter().find(|entity| entity.kind == Kind::Schedule).unwrap().id;
+    store.insert(vec![tick(world, world.group, schedule, 0)].into()).await.unwrap();
+    world.insert_due(3).await;
+    let running = world.claim(NOW, 1).await.remove(0);
+
+    assert!(delete_tenant(world).await, "waiting and running jobs do not keep it");
+    assert!(!delete_tenant(world).await, "it has gone");
+    let late = store.put(an_entity(world.tenant.0, Kind::Key, "late", Precondition::Anything)).await;
+    assert!(matches!(late, Err(StoreError::Conflict(_))), "another node does not know it yet: {late:?}");
+    let namesake = world.put(0, Kind::Tenant, "acme").await;
+    assert!(namesake.id > world.tenant.0 && namesake.version == 1);
+    assert_eq!(store.unfinished(TenantId(namesake.id)).await.unwrap(), 0);
+
+    a_year_passes(world).await;
+    let left = store.load().await.unwrap().1;
+    let owners = left.iter().filter(|entity| entity.kind != Kind::Tenant).map(|entity| entity.tenant);
+    assert!(owners.clone().all(|owner| owner == kept.tenant.0) && owners.count() == 2, "{left:?}");
+    assert_eq!(world.store.job(kept.tenant, kept.id).await.unwrap().map(|job| job.group), Some(other));
+    let rows = world.rows().await;
+    assert_eq!(rows["entity"], 4, "two tenants, a group and a plugin: {rows:?}");
+    let jobs = rows.get("job").copied().unwrap_or(0) + rows.get("job_done").copied().unwrap_or(0);
+    assert_eq!((jobs, rows["job_spec"], rows["component"]), (1, 1, 1), "{rows:?}");
+    for table in ["attempt", "recent", "tick", "ticked"] {
+        assert_eq!(rows.get(table).copied().unwrap_or(0), 0, "{table}");
+    }
+    let settled = store.settle(vec![Settlement::succeeded(&running, NOW, an_attempt(&running, Some(200)))]).await;
+    assert_eq!(settled.unwrap(), [SettleOutcome::LeaseLost]);
+}
+
+pub async fn deletion_of_a_tenant_goes_on_in_slices_after_reopening(world: &World) {
+    let beginning = world.rows().await;
+    for number in 0..10 {
+        world.put(world.tenant.0, Kind::Key, &format!("k{number}")).await;
+    }
+    world.insert_due(10).await;
+    assert!(delete_tenant(world).await);
+    let removed = world.prune(&[], 4).await;
+    assert!((4..=8).contains(&removed), "a slice of the entities, and one of the jobs: {removed}");
+    let store = world.reopened().await;
+    let later = NOW.plus(Duration::from_secs(3_600));
+    let prune = Prune { now: later, limit: 4, ..Prune::default() };
+    let mut slices = 0;
+    while store.prune(prune.clone()).await.unwrap() > 0 {
+        slices += 1;
+    }
+    assert!(slices >= 2, "{slices}");
+    let gone = |table: &str| beginning.get(table).copied().unwrap_or(0).saturating_sub(2);
+    assert_eq!(world.rows().await.get("entity").copied().unwrap_or(0), gone("entity"), "with its tenant and group");
+    assert_eq!(world.rows().await.get("job_spec").copied().unwrap_or(0), 0);
 }

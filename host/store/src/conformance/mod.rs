@@ -98,7 +98,10 @@ macro_rules! conformance {
                 components_are_kept_while_a_plugin_names_them, a_plugin_goes_only_if_nothing_has_changed,
                 the_first_proof_of_the_master_key_is_kept, survives_reopening,
             ]
-            left: [a_year_after_everything_is_deleted_nothing_is_left, each_schedule_takes_its_ticks_along]
+            left: [
+                a_year_after_everything_is_deleted_nothing_is_left, each_schedule_takes_its_ticks_along,
+                deleted_tenant_leaves_nothing_and_its_namesake_has_nothing, deletion_of_a_tenant_goes_on_in_slices_after_reopening,
+            ]
             machine: [random_walks_follow_the_diagram]
         }
     };

@@ -28,6 +28,11 @@ fn readable<E: Failure>(row: &impl Columns<E>) -> Result<Option<Entity>, E> {
     entity_with(row, known, row.document("doc").unwrap_or(Value::Null)).map(Some)
 }
 
+/// Reads the kind of an entity; `None` for one that this program does not know.
+pub fn kind<E: Failure>(row: &impl Columns<E>) -> Result<Option<Kind>, E> {
+    Ok(kind_of(row.text("kind")?))
+}
+
 fn kind_of(text: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|known| known.as_str() == text)
 }

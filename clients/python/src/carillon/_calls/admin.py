@@ -172,6 +172,14 @@ def edit_tenant(
     return request("PATCH", path("tenants", name), reading(ChangedTenant), body=body)
 
 
+def suspend_tenant(name: str) -> Call[Tenant]:
+    return request("POST", path("tenants", name, "suspend"), reading(Tenant))
+
+
+def resume_tenant(name: str) -> Call[Tenant]:
+    return request("POST", path("tenants", name, "resume"), reading(Tenant))
+
+
 def delete_tenant(name: str) -> Call[None]:
     return request("DELETE", path("tenants", name), nothing)
 

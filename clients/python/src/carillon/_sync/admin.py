@@ -191,10 +191,18 @@ class Tenants(Verbs):
         """Changes the given settings of a tenant; None removes a setting. ``plugin_signers`` are keys in PEM by name."""
         return self._sender.send(calls.edit_tenant(name, defaults, quota=quota, plugin_signers=plugin_signers))
 
-    def delete(self, name: str) -> None:
-        """Deletes a tenant with its keys, tokens and plugins.
+    def suspend(self, name: str) -> Tenant:
+        """Suspends a tenant: its tokens are refused, and nothing is delivered, ticked or leased. Its jobs stay."""
+        return self._sender.send(calls.suspend_tenant(name))
 
-        Raises Problem (409) while it has groups.
+    def resume(self, name: str) -> Tenant:
+        """Resumes a suspended tenant."""
+        return self._sender.send(calls.resume_tenant(name))
+
+    def delete(self, name: str) -> None:
+        """Deletes a tenant with all of its jobs, groups, schedules, keys, tokens and plugins.
+
+        Raises Problem (409) for the default tenant, and for those of the server's configuration.
         """
         return self._sender.send(calls.delete_tenant(name))
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Receiver, Setup, TestHost};
+use crate::support::{Answer, Api, Receiver, Setup, TestHost};
 
 /// The only attempt of a job for `url`, under a policy that gives up after one.
 async fn attempt(host: &TestHost, url: &str) -> Value {
@@ -72,6 +72,64 @@ async fn an_allowed_network_is_reached_by_address_and_by_name() {
         host.api.until_state(&id, "succeeded").await;
     }
     assert_eq!((receiver.count("/address"), receiver.count("/name")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quota_of_a_tenant_narrows_networks_and_ports() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    let acme = host.api.tenant("acme").await;
+    acme.put_group("g", json!({"retry": {"config": {"max_attempts": 1}}, "limits": {"redirects": 1}})).await;
+    let quota = async |egress: Value| {
+        let put = host.api.put("/v1/tenants/acme", json!({"quota": {"egress": egress}})).await.ok();
+        assert_eq!(put["quota"]["egress"], egress);
+    };
+    let ended = async |api: &Api, url: &str, state: &str| {
+        let id = api.job_id("g", json!({"url": url})).await;
+        api.until_state(&id, state).await;
+        api.attempts(&id).await.remove(0)
+    };
+    let (address, name) = (receiver.url("/x"), receiver.url("/x").replace("127.0.0.1", "localhost"));
+    let port = receiver.port.to_string();
+    // A connection that another tenant has left open takes nobody to where the quota does not.
+    host.api.put_group("g", json!({})).await;
+    ended(&host.api, &address, "succeeded").await;
+    ended(&host.api, &name, "succeeded").await;
+    for egress in [
+        json!({"deny": ["127.0.0.0/8", "::1"]}),
+        json!({"allow": ["203.0.113.0/24"]}),
+        json!({"allow": ["127.0.0.0/8", "::1/128"], "deny": ["127.0.0.1/32", "::1/128"]}),
+        json!({"ports": ["1", "2-3"]}),
+    ] {
+        quota(egress.clone()).await;
+        for url in [&address, &name] {
+            let refused = ended(&acme, url, "dead").await;
+            assert_eq!(refused["error"]["code"], "send.refused-address", "{egress}: {refused}");
+        }
+        let job = json!({"job": {"url": address}});
+        let foretold = acme.post("/v1/groups/g/policy/simulate", job).await.expect(200);
+        assert_eq!(foretold["refused"]["code"], "send.refused-address", "{egress}");
+    }
+    quota(json!({"allow": ["127.0.0.0/8", "::1/128"], "ports": [port.clone()]})).await;
+    let before = receiver.count("/x");
+    ended(&acme, &address, "succeeded").await;
+    ended(&acme, &name, "succeeded").await;
+    assert_eq!(receiver.count("/x"), before + 2);
+    let other = Receiver::start().await;
+    receiver.on("/away", [Answer::status(307).header("location", other.url("/y"))]);
+    let refused = ended(&acme, &receiver.url("/away"), "dead").await;
+    assert_eq!(refused["error"]["code"], "send.refused-address", "a redirect to another port: {refused}");
+    assert_eq!(other.count("/y"), 0);
+    // It can narrow, and never widen.
+    quota(json!({"allow": ["10.0.0.0/8"]})).await;
+    let refused = ended(&acme, "http://10.0.0.1/", "dead").await;
+    assert!(refused["error"]["message"].as_str().unwrap().contains("egress.allow"), "{refused}");
+    for (egress, pointer) in [
+        (json!({"allow": ["here"]}), "/quota/egress/allow/0"),
+        (json!({"deny": ["10.0.0.0/8", "10.0.0.0/99"]}), "/quota/egress/deny/1"),
+        (json!({"ports": []}), "/quota/egress/ports"),
+    ] {
+        host.api.put("/v1/tenants/acme", json!({"quota": {"egress": egress}})).await.problem_at(422, pointer);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,7 @@ DOCUMENTS: dict[str, Any] = {
     "CandidateDoc": types.PolicyFields,
     "FilterDoc": Filter,
     "QuotaDoc": types.Quota,
+    "EgressDoc": types.EgressQuota,
     "ScheduleDoc": ScheduleFields,
 }
 

@@ -182,6 +182,7 @@ fn request(url: &Url, headers: HeaderMap, body: &Bytes) -> Outgoing {
         auth_headers: Vec::new(),
         client_key: None,
         bound_keys: Vec::new(),
+        egress: None,
         body: body.clone(),
         timeout: TIMEOUT,
         redirects: Redirects::default(),

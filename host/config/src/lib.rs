@@ -31,7 +31,7 @@ pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use limits::{Limits, MetricsConfig, TenantLimits};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
 pub use server::{ForwardedHeader, Server};
-pub use values::{Period, PortRange, Size, parse_address};
+pub use values::{Period, PortRange, Size, parse_address, parse_network};
 
 /// Defaults and their documentation.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");

@@ -151,12 +151,18 @@ impl<'de> Deserialize<'de> for Size {
 ///
 /// A bare address stands for the network of this address alone.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    list(deserializer, "a list of networks, such as [\"10.1.0.0/16\", \"::1/128\"]", |text| {
-        text.parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(|network| network.trunc())
-            .map_err(|_| format!("`{text}` is not a network, such as 10.1.0.0/16 or ::1/128"))
-    })
+    list(deserializer, "a list of networks, such as [\"10.1.0.0/16\", \"::1/128\"]", parse_network)
+}
+
+/// Parses a network, or an address as a network of its own.
+///
+/// # Errors
+/// Returns a sentence with the text that is neither.
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(|network| network.trunc())
+        .map_err(|_| format!("`{text}` is not a network, such as 10.1.0.0/16 or ::1/128"))
 }
 
 /// Reads a list of name servers' addresses, or one string with commas between them.

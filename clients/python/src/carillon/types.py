@@ -142,6 +142,17 @@ class GroupFields(RoleFields, total=False):
     rollback_on_quarantine: Optional[bool]
 
 
+class EgressQuota(TypedDict, total=False):
+    """Networks and ports to which a tenant's requests may go, of those that the server allows."""
+
+    #: Networks such as ``203.0.113.0/24``, and no others.
+    allow: Optional[Sequence[str]]
+    #: Networks that are refused, even if they are in ``allow``.
+    deny: Optional[Sequence[str]]
+    #: Ports such as ``443`` or ``8000-8999``, and no others.
+    ports: Optional[Sequence[str]]
+
+
 class Quota(TypedDict, total=False):
     """What all groups of a tenant may use together, and what the tenant may store."""
 
@@ -169,3 +180,5 @@ class Quota(TypedDict, total=False):
     bulks: Optional[int]
     #: Seconds for which the compiler may run for its uploads within an hour, on each node.
     compile_seconds: Optional[int]
+    #: Networks and ports to which requests may go. It narrows what the server allows.
+    egress: Optional[EgressQuota]

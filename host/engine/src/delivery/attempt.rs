@@ -264,6 +264,7 @@ impl AttemptExecutor {
             auth_headers: plan.auth_headers.as_slice(),
             client_key: plan.client_key.as_ref(),
             sign_keys: plan.sign_keys(),
+            egress: group.tenant.quota.egress.as_ref(),
             url: url.as_ref(),
         };
         self.sender.complete(request, envelope)

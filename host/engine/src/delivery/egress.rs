@@ -158,8 +158,17 @@ impl Guard {
     }
 }
 
+/// Returns an address with every IPv4 address that it carries or may carry, and with those for which that is sure.
+pub(super) fn forms(address: IpAddr) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let carried = carried(address);
+    let sure = carried.iter().filter(|form| form.certainty == Certainty::Sure).map(|form| form.address.into());
+    let sure = [address].into_iter().chain(sure).collect();
+    let all = [address].into_iter().chain(carried.iter().map(|form| form.address.into())).collect();
+    (all, sure)
+}
+
 /// Returns a network of IPv4-mapped addresses as the IPv4 network that it is.
-fn canonical_net(net: IpNet) -> IpNet {
+pub(super) fn canonical_net(net: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     let IpNet::V6(v6) = net else { return net };
     let inner = v6.addr().to_ipv4_mapped().filter(|_| v6.prefix_len() >= MAPPED_BITS);

@@ -8,3 +8,4 @@ pub mod send;
 pub mod settle;
 pub mod settler;
 pub mod simulate;
+mod tenant_egress;

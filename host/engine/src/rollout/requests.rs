@@ -243,6 +243,7 @@ mod tests {
             auth_headers: Vec::new(),
             client_key: None,
             bound_keys: Vec::new(),
+            egress: None,
             body: Bytes::copy_from_slice(body),
             timeout: Duration::ZERO,
             redirects: Redirects::default(),

@@ -1,12 +1,14 @@
 //! Limits of a group and quota of a tenant: how they are written, and their parsed form.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Invalid;
+use super::egress_quota::{EgressDoc, EgressQuota};
 use carillon_core::json::read_value;
 
 /// Maximum number of redirects that a group can follow.
@@ -97,6 +99,8 @@ pub struct Quota {
     pub concurrency: Option<u32>,
     /// Rate at which attempts start.
     pub rate: Option<Rate>,
+    /// Networks and ports to which requests may go, of those that the server allows.
+    pub egress: Option<Arc<EgressQuota>>,
     weight: Option<u32>,
 }
 
@@ -146,6 +150,9 @@ pub struct QuotaDoc {
     /// Largest time of compilation of its uploads within an hour, in seconds, on each node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile_seconds: Option<u64>,
+    /// Networks and ports to which requests may go. It narrows what the server allows (`egress`), and allows nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressDoc>,
 }
 
 impl Quota {
@@ -157,7 +164,9 @@ impl Quota {
         let concurrency = doc.concurrency.map(|count| at_least_1("/concurrency", count)).transpose()?;
         let rate = rate(doc.rate.as_deref(), doc.burst)?;
         let weight = doc.weight.map(|weight| parse_weight("/weight", weight)).transpose()?;
-        Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, weight, doc })
+        let egress = doc.egress.as_ref().map(EgressQuota::parse).transpose();
+        let egress = egress.map_err(|error| error.within("/egress"))?.map(Arc::new);
+        Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, egress, weight, doc })
     }
 
     /// Returns the tenant's weight in the division of claims, relative to other tenants.

@@ -4,6 +4,7 @@ mod auth;
 mod changes;
 mod client_key;
 mod document;
+mod egress_quota;
 mod layers;
 mod limits;
 
@@ -17,6 +18,7 @@ pub use self::auth::AuthHeader;
 pub use self::changes::Changes;
 pub use self::client_key::ClientKey;
 pub use self::document::Document;
+pub use self::egress_quota::{EgressDoc, EgressQuota};
 pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, Redirects, parse_period};
 use super::component::{Digest, Role};

@@ -155,7 +155,7 @@ impl Client {
     ) -> Result<Connection, Failure> {
         let permit = self.pool.permit(deadline.min(deadline_after(self.connector.timeout))).await?;
         let identity = outgoing.client_key.as_ref().and_then(|key| key.tls_client().ok());
-        let stream = self.connector.connect(requester, &outgoing.url, identity, deadline).await?;
+        let stream = self.connector.connect(requester, outgoing, identity, deadline).await?;
         if stream.is_http2() {
             let opened = self.pool.http2.open(route.clone(), stream, permit).await;
             return opened.map(Connection::http2).map_err(|error| Failure::of_exchange(&error));

@@ -1,6 +1,6 @@
 //! Connections to receivers: resolves the name, checks the addresses, opens a socket and agrees on TLS, each with its own timeout.
 //!
-//! Invariant: no socket is opened to an address that the [`Guard`] refuses, whether it is written in the URL or comes from a name. This holds
+//! Invariant: no socket is opened to an address that the [`Guard`] or the tenant's quota refuses, whether it is written in the URL or comes from a name. This holds
 //! through `delivery.proxy`, too: the proxy is asked for an address that was checked here.
 
 use std::io;
@@ -25,12 +25,15 @@ use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
 use super::failure::Failure;
+use super::outgoing::Outgoing;
 use super::resolve::{Requester, Resolver};
 use super::tls::{HTTP_2, ReceiverTls};
 use crate::delivery::egress::Guard;
+use crate::delivery::tenant_egress;
 use carillon_core::clock::{Stopwatch, deadline_after};
 use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
+use carillon_policy::binding::EgressQuota;
 
 /// Time for which one address is tried before the next is tried beside it (RFC 8305, section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -55,16 +58,17 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Connects to the origin of `url`, with a client certificate if there is one.
+    /// Connects to the origin of a request, with a client certificate if there is one.
     pub(super) async fn connect(
         &self,
         requester: Requester,
-        url: &Url,
+        outgoing: &Outgoing,
         identity: Option<Arc<CertifiedKey>>,
         deadline: Instant,
     ) -> Result<Stream, Failure> {
-        self.check(url)?;
-        let addresses = self.addresses(requester, url, deadline).await?;
+        let (url, egress) = (&outgoing.url, outgoing.egress.as_deref());
+        self.check(url, egress)?;
+        let addresses = self.addresses(requester, url, egress, deadline).await?;
         let port = url.port_or_known_default().unwrap_or_default();
         let (stopwatch, own) = (Stopwatch::start(), deadline_after(self.timeout));
         let deadline = deadline.min(own);
@@ -81,17 +85,28 @@ impl Connector {
     }
 
     /// Checks the parts of a target that are known without a connection: the port, and the address if the URL contains one.
-    pub(super) fn check(&self, url: &Url) -> Result<(), Failure> {
-        self.guard.check_port(url.port_or_known_default().unwrap_or_default())?;
-        match url.host() {
-            Some(Host::Ipv4(address)) => Ok(self.guard.check(IpAddr::V4(address))?),
-            Some(Host::Ipv6(address)) => Ok(self.guard.check(IpAddr::V6(address))?),
-            Some(Host::Domain(_)) | None => Ok(()),
-        }
+    /// `egress` narrows what the guard allows.
+    pub(super) fn check(&self, url: &Url, egress: Option<&EgressQuota>) -> Result<(), Failure> {
+        let port = url.port_or_known_default().unwrap_or_default();
+        self.guard.check_port(port)?;
+        egress.map_or(Ok(()), |egress| tenant_egress::check_port(egress, port))?;
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(_)) | None => return Ok(()),
+        };
+        self.guard.check(address)?;
+        Ok(egress.map_or(Ok(()), |egress| tenant_egress::check(egress, address))?)
     }
 
     /// Returns the addresses of the URL's host that the guard allows. The URL has passed [`Self::check`].
-    async fn addresses(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
+    async fn addresses(
+        &self,
+        requester: Requester,
+        url: &Url,
+        egress: Option<&EgressQuota>,
+        deadline: Instant,
+    ) -> Result<Vec<IpAddr>, Failure> {
         let name = match url.host() {
             // The address is checked already.
             Some(Host::Ipv4(address)) => return Ok(vec![IpAddr::V4(address)]),
@@ -108,16 +123,18 @@ impl Connector {
         };
         let (mut allowed, mut refused) = (Vec::new(), None);
         for address in found.map_err(|_| no_time())?? {
-            match self.guard.check(address) {
-                Ok(()) => allowed.push(address),
-                Err(error) => refused = Some(error),
+            let by_quota = || egress.map_or(Ok(()), |egress| tenant_egress::check(egress, address));
+            match (self.guard.check(address), by_quota()) {
+                (Ok(()), Ok(())) => allowed.push(address),
+                (Err(error), _) => refused = Some(error.to_string()),
+                (Ok(()), Err(error)) => refused = Some(error.to_string()),
             }
         }
         allowed.truncate(MAX_ADDRESSES);
         match refused {
             Some(refused) if allowed.is_empty() => {
                 let Requester { tenant, group } = requester;
-                tracing::info!(tenant = tenant.0, group = group.0, name, %refused, "address of a name refused");
+                tracing::info!(tenant = tenant.0, group = group.0, name, refused, "address of a name refused");
                 Err(Failure::refused_name(name))
             }
             _ => Ok(allowed),

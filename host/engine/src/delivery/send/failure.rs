@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use crate::delivery::egress::{Refused, RefusedPort};
+use crate::delivery::tenant_egress::RefusedByQuota;
 use carillon_core::error_code::TransportError;
 use carillon_core::exhaustion::Exhausted;
 use carillon_core::text::clean;
@@ -60,6 +61,12 @@ impl Failure {
 /// Creates the failure of an address that the URL itself contains.
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
+        Self::new(TransportError::RefusedAddress, refused.to_string())
+    }
+}
+
+impl From<RefusedByQuota> for Failure {
+    fn from(refused: RefusedByQuota) -> Self {
         Self::new(TransportError::RefusedAddress, refused.to_string())
     }
 }

@@ -1,6 +1,6 @@
 //! Sender: the only module from which requests go out.
 //!
-//! Invariants: no request goes to an address or a port that the [`Guard`] refuses, whether it is written in the URL, comes from DNS or from a
+//! Invariants: no request goes to an address or a port that the [`Guard`] or the tenant's quota refuses, whether it is written in the URL, comes from DNS or from a
 //! redirect; no more redirects are followed than the group says, and credentials follow none to another origin; time and size of a
 //! response are bounded, redirects and body included. A failure is a fact for the judge, not an error.
 
@@ -127,7 +127,7 @@ impl Sender {
     /// Returns the error of an attempt at `outgoing` that would be refused, as far as that is known without a connection.
     #[must_use]
     pub fn refusal(&self, outgoing: &Outgoing) -> Option<AttemptError> {
-        match self.client.connector.check(&outgoing.url) {
+        match self.client.connector.check(&outgoing.url, outgoing.egress.as_deref()) {
             Err(Failure::Transport { error, message }) => Some(AttemptError { code: error.into(), message }),
             Ok(()) | Err(Failure::Exhausted(_)) => None,
         }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use carillon_core::job::{JobId, Metadata};
-use carillon_policy::binding::{AuthHeader, Redirects};
+use carillon_policy::binding::{AuthHeader, EgressQuota, Redirects};
 use carillon_policy::{KeyMaterial, Request};
 
 /// Header with the job's id: the same for all attempts.
@@ -48,6 +48,8 @@ pub struct Envelope<'a> {
     pub client_key: Option<&'a Arc<KeyMaterial>>,
     /// Keys that have signed the request.
     pub sign_keys: &'a [Arc<KeyMaterial>],
+    /// Part of the server's networks and ports that the tenant's requests may go to.
+    pub egress: Option<&'a Arc<EgressQuota>>,
 }
 
 /// A request that is ready to be sent.
@@ -65,6 +67,8 @@ pub struct Outgoing {
     pub client_key: Option<Arc<KeyMaterial>>,
     /// Keys bound to origins that have signed the request: no redirect to another origin is followed.
     pub bound_keys: Vec<Arc<KeyMaterial>>,
+    /// Part of the server's networks and ports that the tenant's requests may go to; `None` for all.
+    pub egress: Option<Arc<EgressQuota>>,
     /// The body.
     pub body: Bytes,
     /// Timeout of the whole exchange, redirects and body included.
@@ -131,6 +135,7 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
         auth_headers,
         client_key: envelope.client_key.cloned(),
         bound_keys: envelope.sign_keys.iter().filter(|key| key.origins().is_some()).cloned().collect(),
+        egress: envelope.egress.cloned(),
         body: Bytes::copy_from_slice(&request.body),
         timeout: envelope.timeout,
         redirects: envelope.redirects,
@@ -166,6 +171,7 @@ mod tests {
             auth_headers: &auth,
             client_key: None,
             sign_keys: &[],
+            egress: None,
         };
         complete(&request, envelope, &HeaderValue::from_static("me")).unwrap()
     }

@@ -152,6 +152,7 @@ mod tests {
             auth_headers,
             client_key: None,
             bound_keys: Vec::new(),
+            egress: None,
             body: "body".into(),
             timeout,
             redirects: Redirects { most: 3, to_http: false },

@@ -82,6 +82,53 @@ async fn documents_are_bounded_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_bytes_are_bounded_and_what_is_removed_makes_room() {
+    let setup = Setup::new().set("limits.tenant.stored_bytes", "100KiB");
+    let host = setup.start().await;
+    let api = host.api.tenant("acme").await;
+    api.put_group("g", json!({})).await;
+    assert_eq!(usage(&api).await["stored_bytes"], 0);
+    let job = || json!({"url": URL, "run_at": "+1h", "payload": "x".repeat(20_000)});
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(api.job_id("g", job()).await);
+    }
+    let full = usage(&api).await["stored_bytes"].as_u64().unwrap();
+    assert!((80_000..90_000).contains(&full), "{full}");
+    let limit = 100 << 10;
+    api.post("/v1/groups/g/jobs", job()).await.expect(201);
+    for (path, body) in [
+        ("/v1/groups/g/jobs".to_owned(), job()),
+        ("/v1/groups/g/jobs/batch".to_owned(), json!({"jobs": [job()]})),
+        (format!("/v1/jobs/{}/copy", ids[0]), json!({})),
+    ] {
+        refused(&api.post(&path, body).await.problem(409), "stored_bytes", limit);
+    }
+    let metrics = host.api.get("/metrics").await;
+    assert!(metrics.text().contains("carillon_refused_total{bound=\"limits.tenant.stored_bytes\"}"));
+    // The jobs of another tenant, and small ones, have room.
+    api.post("/v1/groups/g/jobs", json!({"url": URL, "run_at": "+1h"})).await.expect(201);
+    host.api.put_group("g", json!({})).await;
+    host.api.post("/v1/groups/g/jobs", job()).await.expect(201);
+    host.stop().await;
+
+    let host = setup.start().await;
+    let api = api.at(&host.base);
+    refused(&api.post("/v1/groups/g/jobs", job()).await.problem(409), "stored_bytes", limit);
+    for id in &ids {
+        assert!(api.delete(&format!("/v1/jobs/{id}")).await.status < 300);
+    }
+    refused(&api.post("/v1/groups/g/jobs", job()).await.problem(409), "stored_bytes", limit);
+    api.post("/v1/groups/g/purge", json!({"filter": {"state": "cancelled"}})).await.ok();
+    api.post("/v1/groups/g/jobs", job()).await.expect(201);
+    let after = usage(&api).await["stored_bytes"].as_u64().unwrap();
+    assert!(after < full, "{after}");
+    host.api.patch("/v1/tenants/acme", json!({"quota": {"stored_bytes": 1}})).await.ok();
+    let full = api.post("/v1/groups/g/jobs", job()).await.problem(409);
+    assert_eq!((&full["quota"]["name"], &full["quota"]["limit"]), (&json!("stored_bytes"), &json!(1)), "{full}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_jobs_are_bounded_on_every_way_in() {
     let host = Setup::new().set("limits.tenant.jobs", "5").start().await;
     let api = host.api.tenant("acme").await;

@@ -47,6 +47,7 @@ use carillon_engine::maintenance::prune::Pruner;
 use carillon_engine::maintenance::rescue::Rescuer;
 use carillon_engine::schedules::ScheduleRunner;
 use carillon_engine::services::Services;
+use carillon_engine::stored_bytes::StoredBytes;
 use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
@@ -182,7 +183,8 @@ impl App {
         };
         let cluster = Arc::new(cluster);
         let notifier = Arc::default();
-        let services = Services { store, catalog, runtime, clock, telemetry, limiter, cluster, notifier };
+        let stored_bytes = Arc::new(StoredBytes::new(Arc::clone(&store), Arc::clone(&catalog)));
+        let services = Services { store, catalog, runtime, clock, telemetry, limiter, cluster, notifier, stored_bytes };
         let further = FurtherListeners::open(&config).await?;
         let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
         let health = Health::new(services.clone(), Arc::clone(&supervisor), leaving.clone());
@@ -235,6 +237,7 @@ impl App {
         self.supervise(first, "late jobs", &rescuer, |rescuer, stop| rescuer.run(stop));
         self.supervise(first, "retention", &pruner, |pruner, stop| pruner.run(stop));
         self.supervise(first, "schedules", &api.intake, |intake, stop| ScheduleRunner::new(intake).run(stop));
+        self.supervise(first, "stored bytes", &services.stored_bytes, |counter, stop| counter.run(stop));
         self.supervise(first, "bulk changes", &api.bulk, |bulk, stop| bulk.run(stop));
         if let Some(tls) = tls {
             let reloader = Arc::new(CertificateReloader::new(Arc::clone(tls), &self.services));

@@ -23,6 +23,7 @@ pub(super) const KEYS: Bound = ("keys", "limits.tenant.keys");
 pub(super) const TOKENS: Bound = ("tokens", "limits.tenant.tokens");
 pub(super) const PLUGINS: Bound = ("plugins", "limits.tenant.plugins");
 pub(super) const BULKS: Bound = ("bulks", "limits.tenant.bulks");
+pub(super) const STORED_BYTES: Bound = ("stored_bytes", "limits.tenant.stored_bytes");
 pub(super) const CONFIG_BYTES: Bound = ("config_bytes", "limits.tenant.config_bytes");
 
 /// Number of a tenant's entities of one kind, and the size of their documents.
@@ -108,6 +109,7 @@ pub(super) fn limits(defaults: TenantLimits, quota: &QuotaDoc) -> TenantLimits {
         config_bytes: quota.config_bytes.unwrap_or(defaults.config_bytes),
         bulks: quota.bulks.unwrap_or(defaults.bulks),
         compile_seconds: quota.compile_seconds.unwrap_or(defaults.compile_seconds),
+        stored_bytes: quota.stored_bytes.unwrap_or(defaults.stored_bytes),
     }
 }
 
@@ -126,6 +128,14 @@ impl Catalog {
     /// Returns [`QuotaExceeded`] if it may not.
     pub fn check_jobs(&self, tenant: TenantId, unfinished: u64, added: u64) -> Result<(), QuotaExceeded> {
         within(JOBS, self.state().limits_of(tenant).jobs, unfinished, added)
+    }
+
+    /// Checks that a tenant whose jobs take `used` bytes may store `added` more.
+    ///
+    /// # Errors
+    /// Returns [`QuotaExceeded`] if it may not.
+    pub fn check_stored_bytes(&self, tenant: TenantId, used: u64, added: u64) -> Result<(), QuotaExceeded> {
+        within(STORED_BYTES, self.state().limits_of(tenant).stored_bytes, used, added)
     }
 
     /// Checks that a tenant may upload another version of a plugin.

@@ -78,7 +78,7 @@ pub struct Settings {
 }
 
 /// Quota of a tenant, as flags.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Quota {
     /// Maximum number of concurrent attempts of all groups together.
     #[arg(long, value_name = "COUNT")]
@@ -101,6 +101,19 @@ pub struct Quota {
     /// Maximum time of compilation of the tenant's uploads within an hour, in seconds, on each node.
     #[arg(long, value_name = "SECONDS")]
     compile_seconds: Option<u64>,
+    /// Maximum size of the payloads, documents and attempts of all stored jobs together, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    stored_bytes: Option<u64>,
+    /// Network to which requests may go, of those that the server allows. Can be repeated. The flags of --egress replace all of the former
+    /// ones.
+    #[arg(long, value_name = "NETWORK")]
+    egress_allow: Vec<String>,
+    /// Network to which no request may go. Can be repeated.
+    #[arg(long, value_name = "NETWORK")]
+    egress_deny: Vec<String>,
+    /// Port, or range of ports, to which requests may go, of those that the server allows: `443`, `8000-8999`. Can be repeated.
+    #[arg(long = "egress-port", value_name = "PORT")]
+    egress_ports: Vec<String>,
 }
 
 /// Members of a tenant that contain settings.
@@ -123,10 +136,23 @@ impl Quota {
             count.map_or(Ok(()), |count| members.put(name, &count))?;
         }
         self.rate.as_ref().map_or(Ok(()), |rate| members.put("rate", rate))?;
-        for (name, value) in [("plugin_bytes", self.plugin_bytes), ("compile_seconds", self.compile_seconds)] {
+        for (name, value) in [
+            ("plugin_bytes", self.plugin_bytes),
+            ("compile_seconds", self.compile_seconds),
+            ("stored_bytes", self.stored_bytes),
+        ] {
             value.map_or(Ok(()), |value| members.put(name, &value))?;
         }
+        self.egress().map_or(Ok(()), |egress| members.put("egress", &egress))?;
         Ok(members)
+    }
+
+    /// Returns the networks and ports, with null for those that are not given: it removes them.
+    fn egress(&self) -> Option<Value> {
+        let list = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+        let (allow, deny, ports) = (list(&self.egress_allow), list(&self.egress_deny), list(&self.egress_ports));
+        let is_given = allow.is_some() || deny.is_some() || ports.is_some();
+        is_given.then(|| json!({"allow": allow, "deny": deny, "ports": ports}))
     }
 }
 
@@ -240,15 +266,7 @@ mod tests {
 
     #[test]
     fn a_part_of_the_settings_has_what_is_said() {
-        let quota = Quota {
-            concurrency: Some(3),
-            rate: None,
-            burst: None,
-            weight: None,
-            plugins: None,
-            plugin_bytes: None,
-            compile_seconds: None,
-        };
+        let quota = Quota { concurrency: Some(3), ..Quota::default() };
         let settings = Settings { defaults: None, quota, plugin_signers: Vec::new() };
         let none = Members::default();
         let part =
@@ -257,6 +275,9 @@ mod tests {
         assert_eq!(serde_json::to_string(&part).unwrap(), expected);
         assert!(settings.part(&none, &[setting("quota.concurrency").unwrap()]).is_err());
         assert!(setting("rate").is_err() && setting("quota.").is_err() && setting("x.y").is_err());
+        let ports = Quota { egress_ports: vec!["443".to_owned()], ..Quota::default() };
+        let expected = r#"{"egress":{"allow":null,"deny":null,"ports":["443"]}}"#;
+        assert_eq!(serde_json::to_string(&ports.members().unwrap()).unwrap(), expected);
         let whole = r#"{"defaults":{},"quota":{"concurrency":3},"plugin_signers":[]}"#;
         assert_eq!(serde_json::to_string(&settings.whole(&none).unwrap()).unwrap(), whole);
     }

@@ -75,6 +75,8 @@ pub struct TenantLimits {
     pub bulks: u64,
     /// Largest time of compilation of uploads within an hour, in seconds, on each node.
     pub compile_seconds: u64,
+    /// Largest size of the payloads, documents and attempts of all jobs together.
+    pub stored_bytes: Size,
 }
 
 /// Longest name that an index of the databases takes, in bytes.
@@ -111,6 +113,7 @@ impl Limits {
             config_bytes: u64::try_from(tenant.config_bytes.get()).unwrap_or(u64::MAX),
             bulks: tenant.bulks,
             compile_seconds: tenant.compile_seconds,
+            stored_bytes: u64::try_from(tenant.stored_bytes.get()).unwrap_or(u64::MAX),
         }
     }
 

@@ -177,7 +177,7 @@ pub(super) fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 /// One port, or a range of them: `443`, `8000-8999`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortRange(RangeInclusive<u16>);
 
 impl PortRange {

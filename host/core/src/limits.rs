@@ -101,6 +101,8 @@ pub struct TenantLimits {
     pub bulks: u64,
     /// Compilation of uploads within an hour, in seconds, on each node.
     pub compile_seconds: u64,
+    /// Payloads, documents and attempts of all jobs together, in bytes.
+    pub stored_bytes: u64,
 }
 
 /// Error of a tenant that would keep more than its quota allows.

@@ -24,3 +24,4 @@ pub mod observers;
 pub mod rollout;
 pub mod schedules;
 pub mod services;
+pub mod stored_bytes;

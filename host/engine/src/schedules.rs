@@ -312,7 +312,7 @@ impl ScheduleRunner {
         }
         let owed = known.owed.len();
         if owed > 0
-            && let Err(reason) = self.intake.admit(known.schedule.tenant, owed).await
+            && let Err(reason) = self.intake.admit_ticks(known.schedule.tenant, owed).await
         {
             tracing::warn!(schedule = known.schedule.name, %reason, "schedule cannot create its jobs");
             known.postpone(now.plus(POLL), SkipReason::GroupBroken);

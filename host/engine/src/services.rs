@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::cluster::Cluster;
 use crate::dispatch::limiter::Limiter;
 use crate::notifier::Notifier;
+use crate::stored_bytes::StoredBytes;
 use carillon_catalog::Catalog;
 use carillon_core::clock::Clock;
 use carillon_policy::Runtime;
@@ -32,4 +33,6 @@ pub struct Services {
     pub cluster: Arc<Cluster>,
     /// Wakes the loops.
     pub notifier: Arc<Notifier>,
+    /// Bytes that the tenants' jobs take.
+    pub stored_bytes: Arc<StoredBytes>,
 }

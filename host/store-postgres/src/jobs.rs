@@ -196,6 +196,11 @@ impl Jobs for PostgresStore {
         }
     }
 
+    async fn job_bytes(&self, ids: Vec<JobId>) -> Result<u64, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::job_bytes(&mut db, &ids)).await?)
+    }
+
     async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError> {
         let mut viewing = self.viewers.take(tenant).await?;
         self.viewers.bounded(reads::unfinished(&mut viewing.db, tenant)).await

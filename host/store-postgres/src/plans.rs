@@ -93,6 +93,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("job", reads::JOB),
         ("body", reads::BODY),
         ("attempts", reads::ATTEMPTS),
+        ("sizes of jobs", reads::JOB_BYTES),
         ("stats", reads::STATS),
         ("newest of names", lists::NEWEST_OF_NAMES),
     ];

@@ -101,6 +101,17 @@ pub(super) async fn unfinished(db: &mut PgConnection, tenant: TenantId) -> Resul
     sqlx::query(UNFINISHED).bind(tenant.0).fetch_one(db).await?.number("jobs")
 }
 
+/// The lengths of large values are known without reading them.
+pub(super) const JOB_BYTES: &str = "
+    SELECT ((SELECT coalesce(sum(octet_length(spec)::BIGINT + octet_length(body)), 0) FROM job_spec WHERE job = ANY($1))
+        + (SELECT coalesce(sum(octet_length(detail)::BIGINT + octet_length(response_body)), 0)
+            FROM attempt WHERE job = ANY($1)))::BIGINT AS bytes";
+
+pub(super) async fn job_bytes(db: &mut PgConnection, ids: &[JobId]) -> Result<u64, Failure> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    sqlx::query(JOB_BYTES).bind(ids).fetch_one(db).await?.number("bytes")
+}
+
 /// Counts entries of `job_state` and `job_done_state`, and those of `job_due` that are due; reads no job.
 pub(super) const STATS: &str = "
     WITH mine AS (SELECT id FROM entity WHERE id = $1 AND tenant = $2)

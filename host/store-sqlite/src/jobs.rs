@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::readers::Readers;
-use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
+use super::{SqliteStore, change, claim, probe, prune, reads, settle, sizes, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
@@ -151,6 +151,10 @@ impl Jobs for SqliteStore {
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
         let mut db = self.readers.view(filter.tenant).await?;
         Readers::bounded(reads::count(&mut db, &filter)).await
+    }
+
+    async fn job_bytes(&self, ids: Vec<JobId>) -> Result<u64, StoreError> {
+        Ok(sizes::job_bytes(&self.readers, &ids).await?)
     }
 
     async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError> {

@@ -35,6 +35,7 @@ mod readers;
 mod reads;
 mod rows;
 mod settle;
+mod sizes;
 mod source;
 #[cfg(test)]
 mod tests;

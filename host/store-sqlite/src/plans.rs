@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::rows::{self, Sql};
 use super::{
     SqliteOptions, admit, catalog, change, claim, debounce, deleted_tenants, job_rows, open, order_keys, producer_keys,
-    prune, reads, settle, ticks,
+    prune, reads, settle, sizes, ticks,
 };
 use carillon_core::job::State;
 use carillon_store::NameFilter;
@@ -115,6 +115,12 @@ fn reads() -> Vec<Case> {
         ("aborts", one(claim::ABORTS), &["INDEX job_abort"]),
         ("ending leases", one(claim::ENDING), &["INDEX job_lease (lease_until<?)"]),
         ("held", one(claim::HELD), &[BY_ID]),
+        ("sizes of jobs", both(&sizes::JOBS), &["SEARCH job_spec USING INDEX sqlite_autoindex_job_spec_1 (job=?)"]),
+        (
+            "sizes of attempts",
+            both(&sizes::ATTEMPTS),
+            &["SEARCH attempt USING INDEX sqlite_autoindex_attempt_1 (job=?)"],
+        ),
         ("jobs", vec![reads::jobs_sql(&State::ALL, NameFilter::Any)], &[PAGE, BY_ID]),
         ("jobs in state", vec![reads::jobs_sql(&[State::Dead], NameFilter::Any)], &[PAGE, BY_ID]),
         (

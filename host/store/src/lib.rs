@@ -316,6 +316,9 @@ pub trait Jobs: Send + Sync {
     /// Counts jobs.
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError>;
 
+    /// Returns the size of these jobs' payloads and documents, and of their attempts with the recorded bodies, in bytes. Reads none of them.
+    async fn job_bytes(&self, ids: Vec<JobId>) -> Result<u64, StoreError>;
+
     /// Counts the unfinished jobs of all groups of a tenant.
     async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError>;
 

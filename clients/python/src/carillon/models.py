@@ -767,8 +767,8 @@ class Identity:
     quota: Quota
     #: Largest use that the tenant may make: its quota, and the server's defaults for the rest.
     limits: Mapping[str, Optional[int]]
-    #: What the tenant has of what its limits bound.
-    usage: Mapping[str, int]
+    #: What the tenant has of what its limits bound; ``stored_bytes`` is None while they are counted for the first time after a start.
+    usage: Mapping[str, Optional[int]]
     #: Settings that the tenant's groups inherit.
     defaults: GroupFields
     #: Names of the groups that the token sees and touches; None for all.

@@ -180,5 +180,7 @@ class Quota(TypedDict, total=False):
     bulks: Optional[int]
     #: Seconds for which the compiler may run for its uploads within an hour, on each node.
     compile_seconds: Optional[int]
+    #: Bytes of the payloads, documents and attempts of all stored jobs.
+    stored_bytes: Optional[int]
     #: Networks and ports to which requests may go. It narrows what the server allows.
     egress: Optional[EgressQuota]

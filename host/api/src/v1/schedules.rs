@@ -273,7 +273,7 @@ pub(in super::super) async fn run(
     let schedule = find_schedule(&api, &access, &name)?;
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
-    api.intake.admit(access.tenant.id, 1).await?;
+    api.intake.admit_ticks(access.tenant.id, 1).await?;
     let now = api.services.clock.now();
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
@@ -353,7 +353,7 @@ pub(in super::super) async fn backfill(
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
     let count = ticks.len();
-    api.intake.admit(access.tenant.id, count).await?;
+    api.intake.admit_ticks(access.tenant.id, count).await?;
     let answer = move |placed: &[InsertOutcome]| {
         let created = placed.iter().filter(|placed| placed.is_stored()).count();
         Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })

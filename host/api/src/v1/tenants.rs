@@ -216,6 +216,9 @@ pub struct WhoamiView {
 pub struct UsageView {
     /// Number of unfinished jobs.
     jobs: u64,
+    /// Size of the payloads, documents and attempts of all stored jobs together, in bytes; null while they are counted for the first time after a
+    /// start.
+    stored_bytes: Option<u64>,
     #[serde(flatten)]
     configured: TenantUsage,
 }
@@ -230,6 +233,7 @@ pub(in super::super) async fn whoami(
     let token = access.by();
     let Access { tenant, role, operator, groups, .. } = access;
     let jobs = api.services.store.unfinished(tenant.id).await?;
+    let stored_bytes = api.services.stored_bytes.used(tenant.id).await;
     Ok(Json(WhoamiView {
         token,
         role,
@@ -238,7 +242,7 @@ pub(in super::super) async fn whoami(
         tenant: tenant.name.clone(),
         quota: tenant.quota.doc.clone(),
         limits: api.services.catalog.tenant_limits(tenant.id),
-        usage: UsageView { jobs, configured: api.services.catalog.usage(tenant.id) },
+        usage: UsageView { jobs, stored_bytes, configured: api.services.catalog.usage(tenant.id) },
         defaults: tenant.defaults.clone(),
     }))
 }

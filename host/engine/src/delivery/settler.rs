@@ -105,6 +105,7 @@ impl Settler {
     ) -> Option<SettleOutcome> {
         let settled = settled.unwrap_or(SettleOutcome::LeaseLost);
         self.services.telemetry.record_settlement(leased, settlement, settled);
+        self.services.stored_bytes.add_settled(leased.job.tenant, settlement);
         if settled == SettleOutcome::LeaseLost
             && let Err(error) = self.services.store.excuse(vec![leased.lease()]).await
         {

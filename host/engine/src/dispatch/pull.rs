@@ -305,6 +305,7 @@ impl PullQueue {
         let settled = self.services.store.settle(vec![settlement.clone()]).await?;
         let settled = settled.first().copied().unwrap_or(SettleOutcome::LeaseLost);
         self.services.telemetry.record_settlement(leased, &settlement, settled);
+        self.services.stored_bytes.add_settled(leased.job.tenant, &settlement);
         self.rollouts.settled(leased.job.group, attempt, None);
         self.services.notifier.notify_all_nodes(self.services.clock.now());
         Ok(settled)

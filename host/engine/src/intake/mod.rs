@@ -28,6 +28,7 @@ pub use self::schedule_template::{ScheduleTemplate, TickJob, TickTrigger};
 pub use self::target_url::UrlSchemes;
 pub use self::time::TimeInput;
 use crate::services::Services;
+use crate::stored_bytes::bytes_of;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, NewJob, Overlap, TenantId};
@@ -68,10 +69,20 @@ impl Intake {
     /// Returns [`IntakeError`] if the tenant's quota does not allow them, or if the store fails; then none of them was stored.
     pub async fn accept(&self, tenant: TenantId, insert: Insert) -> Result<InsertResult, IntakeError> {
         self.admit(tenant, insert.jobs.len()).await?;
+        self.services.stored_bytes.admit(tenant, bytes_of(&insert.jobs)).await?;
         Ok(self.place(insert).await?)
     }
 
-    /// Does the same with jobs that [`Intake::admit`] has let in.
+    /// Checks that a schedule may make `count` more jobs, whose size is not known yet.
+    ///
+    /// # Errors
+    /// Returns [`IntakeError`] if the tenant's quota does not allow them, or if the store fails to count.
+    pub async fn admit_ticks(&self, tenant: TenantId, count: usize) -> Result<(), IntakeError> {
+        self.admit(tenant, count).await?;
+        Ok(self.services.stored_bytes.admit(tenant, 0).await?)
+    }
+
+    /// Does the same as [`Intake::accept`] with jobs that [`Intake::admit`] has let in.
     async fn place(&self, insert: Insert) -> Result<InsertResult, StoreError> {
         let told: Vec<PendingFacts> = insert.jobs.iter().map(PendingFacts::of).collect();
         let from = insert.jobs.iter().map(may_be_due_from).min().unwrap_or(UnixMs::MAX);

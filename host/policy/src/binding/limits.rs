@@ -150,6 +150,9 @@ pub struct QuotaDoc {
     /// Largest time of compilation of its uploads within an hour, in seconds, on each node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile_seconds: Option<u64>,
+    /// Largest size of the payloads, documents and attempts of all stored jobs together, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
     /// Networks and ports to which requests may go. It narrows what the server allows (`egress`), and allows nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressDoc>,

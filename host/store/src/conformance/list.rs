@@ -342,3 +342,24 @@ pub async fn what_cannot_be_read_is_left_out_and_shortens_no_page(world: &World)
     let attempts = world.store.attempts(world.tenant, leased.job.id, 0, 1).await.unwrap();
     assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [2]);
 }
+
+pub async fn job_bytes_are_those_of_payloads_documents_and_attempts(world: &World) {
+    let store = &world.store;
+    let sized = |len: usize| NewJob { body: Bytes::from(vec![0xff; len]), ..world.job(NOW) };
+    let (small, large) = (sized(10), sized(100_000));
+    store.insert(vec![small.clone(), large.clone()].into()).await.unwrap();
+    let spec = u64::try_from(carillon_core::limits::json_len(&small.spec)).unwrap();
+    let bytes = async |ids: &[JobId]| store.job_bytes(ids.to_vec()).await.unwrap();
+    assert_eq!(bytes(&[]).await, 0);
+    assert_eq!(bytes(&[small.id]).await, 10 + spec);
+    assert_eq!(bytes(&[small.id, large.id, JobId(uuid::Uuid::nil())]).await, 100_010 + 2 * spec);
+    let leased = world.claim(NOW, 2).await;
+    let leased = leased.iter().find(|leased| leased.job.id == small.id).unwrap();
+    let mut attempt = an_attempt(leased, Some(200));
+    attempt.response_body = Bytes::from_static(b"ok");
+    let detail = u64::try_from(carillon_core::limits::json_len(&attempt.detail)).unwrap();
+    store.settle(vec![Settlement::succeeded(leased, NOW, attempt)]).await.unwrap();
+    assert_eq!(bytes(&[small.id]).await, 10 + spec + detail + 2, "of an ended job as well");
+    world.change(small.id, JobChange::Purge).await;
+    assert_eq!(bytes(&[small.id, large.id]).await, 100_000 + spec);
+}

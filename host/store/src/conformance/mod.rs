@@ -91,6 +91,7 @@ macro_rules! conformance {
                 tenants_are_apart, pages_go_from_new_to_old, pages_of_a_tenant_merge_its_groups, pages_filter_by_state_and_name, attempts_are_paged,
                 stats_are_exact, the_backlog_is_what_waits, filters_find_and_count, the_newest_of_each_name_in_order,
                 what_cannot_be_read_is_left_out_and_shortens_no_page, unfinished_jobs_of_a_tenant_are_counted_over_its_groups,
+                job_bytes_are_those_of_payloads_documents_and_attempts,
             ]
             catalog: [
                 put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change, a_change_is_read_without_the_rest,

@@ -408,11 +408,6 @@ impl CatalogState {
         tenant
     }
 
-    /// Returns the version of an entity.
-    pub(super) fn version_of(&self, id: i64) -> Option<i64> {
-        self.known.get(&id).map(|(version, ..)| *version)
-    }
-
     /// Returns all entities of a tenant, of any kind.
     pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
         let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);

@@ -41,6 +41,7 @@ pub(super) struct Readers {
     turns: Arc<ReadTurns>,
     /// Number of long reads that run.
     long: Arc<AtomicUsize>,
+    cores: usize,
     /// Held shared by every read.
     ///
     /// The lock is fair: a requested pause comes before the next read.
@@ -75,12 +76,13 @@ struct Pace {
     /// One of [`SHORT`], [`LONG`] and [`ENDED`].
     state: Arc<AtomicU8>,
     long: Arc<AtomicUsize>,
+    cores: usize,
 }
 
 impl Pace {
-    fn new(long: Arc<AtomicUsize>) -> Self {
+    fn new(long: Arc<AtomicUsize>, cores: usize) -> Self {
         let now = Stopwatch::start();
-        Self { begun: now, working: now, state: Arc::default(), long }
+        Self { begun: now, working: now, state: Arc::default(), long, cores }
     }
 
     /// Pauses a long read, on SQLite's own thread.
@@ -92,8 +94,7 @@ impl Pace {
                     self.long.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-            std::thread::sleep(pause_after(self.working.elapsed(), self.long.load(Ordering::Relaxed), cores));
+            std::thread::sleep(pause_after(self.working.elapsed(), self.long.load(Ordering::Relaxed), self.cores));
         }
         self.working = Stopwatch::start();
     }
@@ -122,6 +123,7 @@ impl Readers {
             viewers,
             turns: Arc::new(ReadTurns::new(READ_PLACES)),
             long: Arc::default(),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
             gate: Arc::default(),
         }
     }
@@ -138,7 +140,7 @@ impl Readers {
         let _reading = self.reading().await;
         let mut connection = self.viewers.acquire().await.map_err(Failure::from)?;
         let is_over = Arc::new(AtomicBool::new(false));
-        let pace = Pace::new(Arc::clone(&self.long));
+        let pace = Pace::new(Arc::clone(&self.long), self.cores);
         let (flag, mut steps) = (Arc::clone(&is_over), pace.clone());
         let mut handle = connection.lock_handle().await.map_err(Failure::from)?;
         handle.set_progress_handler(STEPS, move || {
@@ -231,7 +233,7 @@ mod tests {
     #[test]
     fn read_counts_as_long_until_it_ends() {
         let long = Arc::new(AtomicUsize::new(0));
-        let mut pace = Pace::new(Arc::clone(&long));
+        let mut pace = Pace::new(Arc::clone(&long), 2);
         pace.pause();
         assert_eq!(long.load(Ordering::Relaxed), 0, "it has just begun");
         std::thread::sleep(QUICK);

@@ -1,5 +1,6 @@
 //! `carillon migrate`: a server moves from its file to PostgreSQL, with all that it knows.
 
+mod page;
 mod world;
 
 use std::collections::BTreeSet;

@@ -33,7 +33,7 @@ pub use database::{DATABASE, cluster};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
 pub use https::{put_certificate, tls_file, trusting};
 pub use operations::{OPEN, closed_operations};
-pub use page::{blocks, shell, without_variables};
+pub use page::{BY_EYE, blocks, blocks_in, fences, shell, without_variables};
 pub use plugins::{JUDGE_PATH, ROLES, beside_others, built, judge, scaffold, upload, upload_built};
 pub use program::{Finished, Program, cli, run};
 pub use python::{ask_python, interpreter};

@@ -1,6 +1,6 @@
 //! Pages of the documentation whose commands are run, as they are printed.
 //!
-//! A block marked `sh no-test` is not run: what it needs is not there in a test.
+//! A block marked `sh no-test: REASON` is not run: what it needs is not there in a test.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,6 +14,54 @@ use super::{ADMIN_TOKEN, repository, shared_dir};
 pub struct Block {
     pub commands: String,
     pub prints: Vec<String>,
+}
+
+/// What readers do by eye: they copy the id of the newest job of a group, wait until a job has ended or a server listens, and stop a command
+/// that runs on when they have seen its first line.
+pub const BY_EYE: &str = r#"
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+curl() { command curl --silent --show-error --fail-with-body "$@"; }
+newest() {
+    curl -s "$CARILLON_SERVER/v1/groups/$1/jobs?limit=1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["items"][0]["id"])'
+}
+ended() {
+    until curl -s "$CARILLON_SERVER/v1/jobs/$1" | grep -q '"finished_at":"'; do sleep 0.02; done
+    echo "$1"
+}
+until_it_listens() {
+    until (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do sleep 0.02; done
+}
+first_line() {
+    local line
+    exec 3< <(exec "$@")
+    read -r line <&3
+    kill $!
+    exec 3<&-
+    echo "$line"
+}
+"#;
+
+/// The first line of a fenced block: its number, and what is said about the block.
+pub struct Fence {
+    pub line: usize,
+    pub info: String,
+}
+
+/// The fenced blocks of a page, whatever is in them.
+pub fn fences(page: &Path) -> Vec<Fence> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let fences = text.lines().enumerate().filter_map(|(index, line)| {
+        let info = line.trim_start().strip_prefix("```")?;
+        Some(Fence { line: index + 1, info: info.to_owned() })
+    });
+    fences.step_by(2).collect()
+}
+
+/// The blocks of a page in a language, as they are printed.
+pub fn blocks_in(path: &str, language: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(repository().join(path)).unwrap();
+    let parts = page.split("\n```").skip(1).step_by(2).filter_map(|part| part.split_once('\n'));
+    parts.filter(|(info, _)| *info == language).map(|(_, text)| text.to_owned()).collect()
 }
 
 /// Reads the blocks of commands of a page, each with the output that is shown after it.

@@ -9,7 +9,10 @@ import pytest
 from readme import blocks, run
 from support import Receiver, Server
 
+from carillon import Client
+
 README = Path(__file__).resolve().parents[1] / "README.md"
+REPOSITORYS_README = README.parents[2] / "README.md"
 
 
 def test_the_blocks_of_the_readme_run(fresh_server: Server, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +30,14 @@ def test_the_blocks_of_the_readme_run(fresh_server: Server, receiver: Receiver, 
     assert " push " in output
     assert "somebody has changed it" in output
     names["doppler"].close()
+
+
+def test_the_block_of_the_repositorys_readme_runs(fresh_server: Server, receiver: Receiver) -> None:
+    with Client(fresh_server.url) as client:
+        client.groups.put("reminders")
+        names: dict[str, Any] = {"__name__": "readme"}
+        (block,) = blocks(REPOSITORYS_README)
+        run(block.replace("http://127.0.0.1:7070", fresh_server.url), REPOSITORYS_README, names)
+        names["client"].close()
+        (job,) = client.jobs.list("reminders")
+        assert (job.state, client.jobs.payload(job.id)) == ("scheduled", b'{"user":7}')

@@ -88,6 +88,7 @@ mod presets;
 mod quarantine;
 mod redirects;
 mod shadow;
+mod shared_plugins;
 mod streams;
 mod versions;
 mod webhooks;

@@ -7,8 +7,8 @@ use carillon_engine::cluster::ClusterTimes;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Cluster, DATABASE, Gate, Receiver, Reply, Setup, SkewedClock, TestHost, cluster, eventually,
-    eventually_while, ms,
+    Answer, Cluster, DATABASE, Gate, JUDGE_PATH, Receiver, Reply, Setup, SkewedClock, TestHost, cluster, eventually,
+    eventually_while, judge, ms, upload,
 };
 
 /// A node that joins takes its share after half a second. One that a busy machine keeps silent for long still counts as living.
@@ -329,4 +329,26 @@ async fn bulk_change_is_made_once_by_all_nodes() {
         let shown = eventually("the change is over", async || node.api.get(&path).await, has_finished).await.json();
         assert_eq!((&shown["done"], &shown["skipped"]), (&json!(JOBS), &json!(0)), "{shown}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_plugin_is_bound_and_kept_on_every_node() {
+    let cluster = cluster();
+    let (one, two) = (setup(&cluster, "one").start().await, setup(&cluster, "two").start().await);
+    one.api.put("/v1/tenants/acme", json!({})).await.expect(201);
+    upload(&one.api, &format!("{JUDGE_PATH}?tenants=acme"), judge().await).await.expect(201);
+    two.api.until_status("/v1/tenants/acme", 200).await;
+    let acme = two.api.for_tenant("acme");
+    acme.until_status(JUDGE_PATH, 200).await;
+    let bound = json!({"judge": {"plugin": "judge-json-ok"}, "retry": {"config": {"max_attempts": 1}}});
+    acme.put_group("g", bound).await;
+    let receiver = Receiver::start().await;
+    receiver.on("/a", [Answer::body(200, r#"{"ok": false}"#)]);
+    let id = acme.job_id("g", json!({"url": receiver.url("/a")})).await;
+    acme.until_state(&id, "dead").await;
+    // The other node sees the binding before it decides.
+    for change in [json!({"tenants": []}), json!({"tenants": ["default"]})] {
+        one.api.patch(&format!("{JUDGE_PATH}?shared=true"), change).await.problem(409);
+    }
+    one.api.delete(&format!("{JUDGE_PATH}?shared=true")).await.problem(409);
 }

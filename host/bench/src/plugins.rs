@@ -118,7 +118,7 @@ async fn simulate(server: &Server, group: &str) -> anyhow::Result<Duration> {
 async fn bind(server: &Server, component: &[u8], number: usize, bar: &ProgressBar) -> anyhow::Result<()> {
     let name = name(number);
     let path = ["plugins", &name, "versions", env!("CARGO_PKG_VERSION")];
-    server.client().put_component(&path, renamed(component, &name), None).await?;
+    server.client().put_component(&path, &[], renamed(component, &name), None).await?;
     server.client().put_group(&name, &json!({"sign": {"plugin": name, "keys": ["bench"]}}), None).await?;
     bar.inc(1);
     Ok(())

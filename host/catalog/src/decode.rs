@@ -2,8 +2,9 @@
 
 use serde::de::DeserializeOwned;
 
-use super::entities::PluginVersion;
+use super::entities::{PluginVersion, SHARED};
 use carillon_core::clock::UnixMs;
+use carillon_core::job::TenantId;
 use carillon_policy::PluginDoc;
 use carillon_policy::binding::PluginName;
 use carillon_policy::config_schema::Schema;
@@ -17,7 +18,9 @@ pub(super) fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
 
 pub(super) fn plugin_of(entity: &Entity) -> anyhow::Result<PluginVersion> {
     let name = PluginName::from(entity.name.as_str());
-    plugin_version(name.name, &name.version.unwrap_or_default(), false, read(entity)?, entity.created_at)
+    let version =
+        plugin_version(name.name, &name.version.unwrap_or_default(), false, read(entity)?, entity.created_at)?;
+    Ok(PluginVersion { shared: TenantId(entity.tenant) == SHARED, ..version })
 }
 
 /// Builds a version of a plugin from its stored parts. Its schema is not compiled.
@@ -30,5 +33,5 @@ pub(super) fn plugin_version(
 ) -> anyhow::Result<PluginVersion> {
     let version =
         version.parse().map_err(|_| anyhow::anyhow!("`{version}` is not a semantic version such as `1.4.0`"))?;
-    Ok(PluginVersion { name, version, builtin, doc, schema: Schema::default(), created_at })
+    Ok(PluginVersion { name, version, builtin, shared: false, doc, schema: Schema::default(), created_at })
 }

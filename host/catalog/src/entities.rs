@@ -288,6 +288,9 @@ pub enum AccessRole {
     Admin,
 }
 
+/// Owner of the plugins that operators share with tenants, which is the number of no tenant.
+pub const SHARED: TenantId = TenantId(0);
+
 /// Version of a plugin.
 pub struct PluginVersion {
     /// Name of the plugin.
@@ -296,6 +299,8 @@ pub struct PluginVersion {
     pub version: semver::Version,
     /// Whether it is one of the server's own plugins.
     pub builtin: bool,
+    /// Whether an operator shares it with tenants.
+    pub shared: bool,
     /// Its stored description.
     pub doc: PluginDoc,
     pub(super) schema: Schema,
@@ -308,6 +313,11 @@ impl PluginVersion {
     #[must_use]
     pub fn full_name(&self) -> String {
         format!("{}@{}", self.name, self.version)
+    }
+
+    /// Returns whether a tenant that has no plugin of this name may use the version. Operators manage shared versions as [`SHARED`].
+    pub(super) fn is_given_to(&self, tenant: TenantId) -> bool {
+        !self.shared || tenant == SHARED || self.doc.tenants.as_ref().is_none_or(|tenants| tenants.contains(&tenant))
     }
 
     /// Checks a config against the plugin's schema.

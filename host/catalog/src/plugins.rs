@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::change::{MAX_TRIES, busy};
+use super::entities::SHARED;
+use super::shared_plugins::Sharing;
 use super::{BoundPlugin, Catalog, CatalogError, Group, PluginVersion, Tenant, document, validation};
 use carillon_core::job::TenantId;
 use carillon_core::text::clean;
@@ -28,6 +30,8 @@ pub struct Upload {
     pub component: Bytes,
     /// Ed25519 signature of the bytes in base64, if the upload has one.
     pub signature: Option<String>,
+    /// Tenants that an operator shares the version with. Without it, the version is the tenant's own.
+    pub sharing: Option<Sharing>,
 }
 
 impl Catalog {
@@ -41,13 +45,13 @@ impl Catalog {
     #[must_use]
     pub fn plugin_versions(&self, tenant: TenantId, name: &str) -> Vec<Arc<PluginVersion>> {
         let state = self.state();
-        state.plugins_of(tenant).filter(|plugin| plugin.name == name).cloned().collect()
+        state.plugins_seen_by(tenant).filter(|plugin| plugin.name == name).cloned().collect()
     }
 
     /// Returns every plugin version that the tenant can see, the server's own first.
     #[must_use]
     pub fn plugins(&self, tenant: TenantId) -> Vec<Arc<PluginVersion>> {
-        self.state().plugins_of(tenant).cloned().collect()
+        self.state().plugins_seen_by(tenant).cloned().collect()
     }
 
     /// Returns the maximum time in which an upload is accepted or rejected.
@@ -56,8 +60,8 @@ impl Catalog {
         self.runtime.registry.admission_time() + EXAMINATION
     }
 
-    /// Accepts a component as a version of one of the tenant's plugins; returns whether it is new. The same bytes are accepted again; other
-    /// bytes under the same version are not.
+    /// Accepts a component as a version of one of the tenant's plugins, or as a shared one; returns whether it is new. The same bytes are
+    /// accepted again, and then share a shared version as the upload says; other bytes under the same version are not.
     ///
     /// # Errors
     /// Returns the reason why the component is not accepted, as a sentence for its author.
@@ -66,7 +70,9 @@ impl Catalog {
         tenant: &Tenant,
         upload: Upload,
     ) -> Result<(Arc<PluginVersion>, bool), CatalogError> {
-        let Upload { name, version, component, signature } = upload;
+        let Upload { name, version, component, signature, sharing } = upload;
+        let owner = if sharing.is_some() { SHARED } else { tenant.id };
+        let tenants = sharing.as_ref().map(|sharing| self.tenants_of(sharing)).transpose()?.flatten();
         validation::name("plugin", &name)?;
         if self.state().is_builtin(&name) {
             return Err(CatalogError::Conflict(format!("`{name}` is one of the server's own plugins")));
@@ -81,11 +87,17 @@ impl Catalog {
         // A component has megabytes: the async threads have other work.
         let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
         let digest = digest.map_err(|error| LoadError::Description(error.to_string()))?;
-        if let Some(known) = self.same(tenant.id, &full, &digest)? {
-            return Ok((known, false));
+        if let Some(known) = self.same(owner, &full, &digest)? {
+            return self.shared_again(known, sharing.as_ref()).await;
         }
-        self.check_room(tenant, component.len())?;
-        let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
+        self.check_name_is_free(owner, &full.name)?;
+        let signed_by = match sharing {
+            Some(_) => None,
+            None => {
+                self.check_room(tenant, component.len())?;
+                tenant.signers.verify(&component, signature.as_deref())?
+            }
+        };
         let seconds = self.tenant_limits(tenant.id).compile_seconds;
         let budget = CompileBudget { seconds, now: self.clock.now() };
         let admitted = self.runtime.registry.admit(tenant.id, budget, &component).await?;
@@ -100,25 +112,30 @@ impl Catalog {
                 format!("it states the name `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
-        let (size, doc) = (described.doc.size, PluginDoc { signed_by, ..described.doc });
-        let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Precondition::Nothing);
+        let (size, doc) = (described.doc.size, PluginDoc { signed_by, tenants, ..described.doc });
+        let entity = self.entity(owner, Kind::Plugin, &full.to_string(), document(&doc), Precondition::Nothing);
         let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
         let _accepting = self.accepting.lock().await;
-        if let Some(known) = self.same(tenant.id, &full, &digest)? {
+        // A name that another node has shared a moment ago counts.
+        self.refresh().await?;
+        if let Some(known) = self.same(owner, &full, &digest)? {
             return Ok((known, false));
         }
-        self.check_room(tenant, size)?;
+        self.check_name_is_free(owner, &full.name)?;
+        if sharing.is_none() {
+            self.check_room(tenant, size)?;
+        }
         match self.put(put).await {
             // Another caller was faster, perhaps with the same bytes.
             Err(CatalogError::Conflict(text)) => {
                 self.refresh().await?;
-                let known = self.same(tenant.id, &full, &digest)?;
+                let known = self.same(owner, &full, &digest)?;
                 known.map(|known| (known, false)).ok_or(CatalogError::Conflict(text))
             }
             Err(rejected) => Err(rejected),
             Ok(_) => {
                 self.runtime.registry.keep(&admitted).await;
-                Ok((self.plugin(tenant.id, &full).ok_or(CatalogError::Gone)?, true))
+                Ok((self.plugin(owner, &full).ok_or(CatalogError::Gone)?, true))
             }
         }
     }
@@ -127,8 +144,7 @@ impl Catalog {
     fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), CatalogError> {
         self.check_plugins(tenant.id)?;
         let (state, quota) = (self.state(), &tenant.quota.doc);
-        let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
-        let bytes = own.fold(size, |bytes, plugin| bytes + plugin.doc.size);
+        let bytes = state.plugins_of(tenant.id).fold(size, |bytes, plugin| bytes + plugin.doc.size);
         match quota.plugin_bytes.filter(|most| bytes > *most) {
             Some(most) => Err(CatalogError::TooLarge(format!(
                 "the tenant's quota allows {most} bytes of plugins; with this one they would have {bytes}"
@@ -153,16 +169,18 @@ impl Catalog {
         }
     }
 
-    /// Marks a version as deprecated, with a reason; `None` removes the mark. Returns `None` if there is no such version.
+    /// Marks a version as deprecated, with a reason; `None` removes the mark. Returns `None` if there is no such version. The tenant
+    /// [`SHARED`] stands for the shared versions.
     ///
     /// # Errors
-    /// Returns an error if the version is one of the server's own.
+    /// Returns an error if the version is one of the server's own, or is shared with the tenant.
     pub async fn deprecate_plugin(
         &self,
         tenant: TenantId,
         name: &PluginName,
         deprecated: Option<String>,
     ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
+        let _accepting = self.accepting.lock().await;
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
         let deprecated = deprecated.map(|why| clean(&why).into_owned());
         if let Some(why) = &deprecated {
@@ -178,17 +196,18 @@ impl Catalog {
         Ok(self.plugin(tenant, name))
     }
 
-    /// Removes a version; returns false if there is none.
+    /// Removes a version; returns false if there is none. The tenant [`SHARED`] stands for the shared versions.
     ///
     /// # Errors
-    /// Returns an error if the version is one of the server's own, or is in use.
+    /// Returns an error if the version is one of the server's own, is shared with the tenant, or is in use.
     pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, CatalogError> {
         for _ in 0..MAX_TRIES {
             // A binding that another node made a moment ago counts; one that is made from now on makes this decide again.
             self.refresh().await?;
             let generation = self.memory.generation();
             let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
-            if let Some(user) = self.user_of(tenant, &plugin) {
+            let user = if plugin.shared { self.user_among(&plugin, |_| true) } else { self.user_of(tenant, &plugin) };
+            if let Some(user) = user {
                 let verb = if user.ends_with('s') { "use" } else { "uses" };
                 return Err(CatalogError::Conflict(format!("{user} {verb} it")));
             }
@@ -200,11 +219,13 @@ impl Catalog {
         Err(busy())
     }
 
-    /// Returns the tenant's own versions among the plugins of a policy. The policy cannot be put in force when one of them is gone.
+    /// Returns the uploaded versions among the plugins of a policy, with their owners. The policy cannot be put in force when one of them is
+    /// gone.
     pub(super) fn needs(&self, tenant: TenantId, plugins: &[BoundPlugin]) -> Vec<(i64, String)> {
         let state = self.state();
-        let own = plugins.iter().filter(|bound| !state.is_builtin(&PluginName::from(bound.plugin.as_str()).name));
-        own.map(|bound| (tenant.0, bound.plugin.clone())).collect()
+        let named = plugins.iter().map(|bound| (PluginName::from(bound.plugin.as_str()).name, &bound.plugin));
+        let uploaded = named.filter(|(name, _)| !state.is_builtin(name));
+        uploaded.map(|(name, full)| (state.owner_of(tenant, &name).0, full.clone())).collect()
     }
 
     /// Returns warnings about a group's policy.
@@ -244,18 +265,26 @@ impl Catalog {
             .collect()
     }
 
-    /// Returns a version of one of the tenant's own plugins.
-    fn own_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
+    /// Returns a version of one of the tenant's own plugins; for [`SHARED`], of a shared one.
+    pub(super) fn own_plugin(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         match self.plugin(tenant, name) {
             Some(plugin) if plugin.builtin => {
                 Err(CatalogError::Conflict(format!("`{}` is one of the server's own plugins", plugin.name)))
             }
+            Some(plugin) if plugin.shared && tenant != SHARED => Err(CatalogError::Conflict(format!(
+                "`{}` is shared by the server's operator: only an operator can change or delete it, with `shared=true`",
+                plugin.full_name()
+            ))),
             plugin => Ok(plugin),
         }
     }
 
     /// Returns the use that keeps a version from being removed.
-    fn user_of(&self, tenant: TenantId, plugin: &PluginVersion) -> Option<String> {
+    pub(super) fn user_of(&self, tenant: TenantId, plugin: &PluginVersion) -> Option<String> {
         let name = plugin.full_name();
         // Another version, such as a draft, may have the same bytes.
         let is_it = |version: &Option<String>| version.as_ref().is_none_or(|it| *it == plugin.version.to_string());

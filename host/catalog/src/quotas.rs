@@ -155,7 +155,7 @@ impl Catalog {
             keys: count(Kind::Key),
             tokens: count(Kind::ApiToken),
             plugins: count(Kind::Plugin),
-            plugin_bytes: state.plugins_of(tenant).filter(|own| !own.builtin).map(|plugin| plugin.doc.size).sum(),
+            plugin_bytes: state.plugins_of(tenant).map(|plugin| plugin.doc.size).sum(),
             config_bytes: state.ledger.config_bytes(tenant),
             bulks: state.bulks_under_way(tenant),
             compile_seconds: self.runtime.registry.compile_time(tenant, self.clock.now()).as_secs(),

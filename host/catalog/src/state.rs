@@ -54,7 +54,8 @@ pub(super) struct CatalogState {
     keys_epochs: HashMap<TenantId, u64>,
     tokens: BTreeMap<(TenantId, String), Arc<ApiToken>>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
-    plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
+    /// Versions of each tenant's plugins by owner and name; those that are shared belong to [`SHARED`](crate::SHARED).
+    plugins: BTreeMap<(TenantId, String), BTreeMap<semver::Version, Arc<PluginVersion>>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
     schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
     /// Versions that are not in force, by group and number.
@@ -186,7 +187,8 @@ impl CatalogState {
             Kind::ApiToken => self.apply_token(entity)?,
             Kind::Plugin => {
                 let plugin = plugin_of(&entity)?;
-                self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
+                let versions = self.plugins.entry((tenant, plugin.name.clone())).or_default();
+                versions.insert(plugin.version.clone(), Arc::new(plugin));
             }
             Kind::Schedule => {
                 let schedule = Schedule::of(&entity, read(&entity)?);
@@ -248,7 +250,12 @@ impl CatalogState {
             Kind::ApiToken => self.forget_token(&slot),
             Kind::Plugin => {
                 let PluginName { name, version } = PluginName::from(name);
-                let removed = self.plugins.remove(&(tenant, name, version?.parse().ok()?))?;
+                let slot = (tenant, name);
+                let versions = self.plugins.get_mut(&slot)?;
+                let removed = versions.remove(&version?.parse().ok()?)?;
+                if versions.is_empty() {
+                    self.plugins.remove(&slot);
+                }
                 return Some(removed.doc.digest.clone());
             }
         }
@@ -257,7 +264,8 @@ impl CatalogState {
 
     /// Returns whether a plugin of any tenant has this component.
     pub(super) fn has_component(&self, digest: &Digest) -> bool {
-        self.builtins.values().chain(self.plugins.values()).any(|plugin| plugin.doc.digest == *digest)
+        let uploaded = self.plugins.values().flat_map(BTreeMap::values);
+        self.builtins.values().chain(uploaded).any(|plugin| plugin.doc.digest == *digest)
     }
 
     /// Computes what a changed tenant and its groups become: work in proportion to what the tenant has stored, for which others need not wait.

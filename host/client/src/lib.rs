@@ -287,10 +287,11 @@ impl Client {
     pub async fn put_component(
         &self,
         path: &[&str],
+        query: &[(&str, String)],
         component: Vec<u8>,
         signature: Option<&str>,
     ) -> Result<Answer, ClientError> {
-        let request = self.http.put(self.url(path)?).timeout(UPLOAD_TIMEOUT);
+        let request = self.http.put(self.url_with(path, query)?).timeout(UPLOAD_TIMEOUT);
         let mut request = request.header(CONTENT_TYPE, "application/wasm");
         if let Some(signature) = signature {
             request = request.header("carillon-signature", signature);
@@ -301,6 +302,11 @@ impl Client {
     /// Sends `DELETE /v1/…`.
     pub async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.exchange(self.http.delete(self.url(path)?)).await
+    }
+
+    /// Sends `DELETE /v1/…?query`.
+    pub async fn delete_with(&self, path: &[&str], query: &[(&str, String)]) -> Result<Answer, ClientError> {
+        self.exchange(self.http.delete(self.url_with(path, query)?)).await
     }
 
     fn url_with(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url, ClientError> {

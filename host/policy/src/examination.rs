@@ -31,6 +31,9 @@ pub struct PluginDoc {
     /// Reason why the version should no longer be bound; absent if it is not deprecated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<String>,
+    /// Tenants that a shared plugin is given to; absent if all, and for a tenant's own plugin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Vec<TenantId>>,
 }
 
 /// Examines a component that loads: its description must be valid, and its golden tests must pass. Returns the description.
@@ -118,6 +121,7 @@ pub async fn describe(
         uses_keys: plugin.uses_keys(),
         signed_by: None,
         deprecated: None,
+        tenants: None,
     };
     Ok(Described { name: said.name, version: said.version, doc })
 }

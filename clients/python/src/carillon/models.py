@@ -717,6 +717,8 @@ class Plugin:
     builtin: bool
     created_at: datetime
     state: PluginState
+    #: Whether the server's operator shares it with tenants.
+    shared: bool
     #: Time of the validation; for built-in plugins, the start of the server.
     validated_at: datetime
     #: Name of the tenant's signer that signed it; None if it is unsigned.
@@ -727,6 +729,8 @@ class Plugin:
     config_schema: Optional[Mapping[str, Any]] = None
 
 
+    #: Tenants that it is shared with, for operators; None if with all.
+    tenants: Optional[tuple[str, ...]] = None
 @dataclass(frozen=True)
 class Tenant:
     """A tenant: the defaults and the quota of its groups, and the signers of its plugins."""

@@ -18,7 +18,8 @@ use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
 use super::super::openapi::Component;
 use super::{Page, Paging, foreign_cursor, removed};
-use carillon_catalog::{PluginVersion, Upload};
+use carillon_catalog::{PluginVersion, SHARED, Sharing, Upload};
+use carillon_core::job::TenantId;
 use carillon_policy::binding::PluginName;
 use carillon_policy::{ComponentSource as _, Digest, Role};
 
@@ -49,6 +50,11 @@ pub struct PluginView {
     summary: String,
     /// Whether the plugin is one of the server's own.
     builtin: bool,
+    /// Whether the server's operator shares the plugin with tenants.
+    shared: bool,
+    /// Names of the tenants that the plugin is shared with, for operators; absent if it is shared with all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenants: Option<Vec<String>>,
     /// Size of the component in bytes.
     size: usize,
     /// Time of the upload.
@@ -77,6 +83,12 @@ impl PluginView {
         Self { config_schema: Some(plugin.doc.config_schema.clone()), ..Self::summary(plugin) }
     }
 
+    /// Adds the tenants that a shared plugin is shared with, which concern operators only.
+    fn for_caller(self, api: &ApiState, access: &Access, plugin: &PluginVersion) -> Self {
+        let tenants = access.operator.then(|| api.services.catalog.shared_with(plugin)).flatten();
+        Self { tenants, ..self }
+    }
+
     fn summary(plugin: &PluginVersion) -> Self {
         Self {
             name: plugin.name.clone(),
@@ -85,6 +97,8 @@ impl PluginView {
             roles: plugin.doc.roles.clone(),
             summary: plugin.doc.summary.clone(),
             builtin: plugin.builtin,
+            shared: plugin.shared,
+            tenants: None,
             size: plugin.doc.size,
             created_at: plugin.created_at.to_string(),
             state: PluginState::Validated,
@@ -96,42 +110,95 @@ impl PluginView {
     }
 }
 
-/// Lists the plugins that the tenant can bind.
-#[utoipa::path(get, path = "/v1/plugins", operation_id = "plugins_list", tag = "plugins", params(Paging),
+/// Choice between the plugins of the tenant and those that are shared.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct SharedParams {
+    /// Whether the plugins that operators share with tenants are meant, and no others; it requires an operator's token. Default: false.
+    #[serde(default)]
+    shared: bool,
+}
+
+impl SharedParams {
+    /// Returns the owner of the plugins that are meant.
+    fn owner(&self, access: &Access) -> Result<TenantId, Problem> {
+        if !self.shared {
+            Ok(access.tenant.id)
+        } else if access.operator {
+            Ok(SHARED)
+        } else {
+            Err(Problem::forbidden("only an operator's token can manage the plugins that are shared with tenants"))
+        }
+    }
+}
+
+/// Sharing of an upload.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct UploadParams {
+    /// Names of the tenants to share the version with, separated by commas; `*` shares it with all. It requires an operator's token. Default:
+    /// the version is the tenant's own.
+    tenants: Option<String>,
+}
+
+impl UploadParams {
+    fn sharing(&self, access: &Access) -> Result<Option<Sharing>, Problem> {
+        let Some(tenants) = &self.tenants else { return Ok(None) };
+        if !access.operator {
+            return Err(Problem::forbidden("only an operator's token can share plugins with tenants"));
+        }
+        if tenants == "*" {
+            return Ok(Some(Sharing::All));
+        }
+        let names = tenants.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Ok(Some(Sharing::With(names.map(str::to_owned).collect())))
+    }
+}
+
+/// Lists the plugins that the tenant can bind, or those that are shared.
+#[utoipa::path(get, path = "/v1/plugins", operation_id = "plugins_list", tag = "plugins", params(SharedParams, Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
+    Query(choice): Query<SharedParams>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
+    let catalog = &api.services.catalog;
+    let plugins = match choice.owner(&access)? {
+        SHARED => catalog.shared_plugins(),
+        tenant => catalog.plugins(tenant),
+    };
     let mut plugins: Vec<_> =
-        api.services.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::summary(plugin)).collect();
+        plugins.iter().map(|plugin| PluginView::summary(plugin).for_caller(&api, &access, plugin)).collect();
     let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
     plugins.sort_by_key(name);
     Ok(Json(Page::of_sorted(plugins, &paging, name)?.within(api.config.limits.answer)))
 }
 
 /// Shows the newest version of a plugin, with the schema of its config.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}", operation_id = "plugins_get", tag = "plugins",
+#[utoipa::path(get, path = "/v1/plugins/{plugin}", operation_id = "plugins_get", tag = "plugins", params(SharedParams),
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
+    Query(choice): Query<SharedParams>,
 ) -> Result<Json<PluginView>, Problem> {
-    plugin_view(&api, &access, &PluginName { name, version: None })
+    plugin_view(&api, &access, &choice, &PluginName { name, version: None })
 }
 
 /// Lists the versions of a plugin, newest first.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", operation_id = "plugin_versions_list", tag = "plugins", params(Paging),
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", operation_id = "plugin_versions_list", tag = "plugins", params(SharedParams, Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list_versions(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
+    Query(choice): Query<SharedParams>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
-    let versions = api.services.catalog.plugin_versions(access.tenant.id, &name);
+    let versions = api.services.catalog.plugin_versions(choice.owner(&access)?, &name);
     if versions.is_empty() {
         return Err(Problem::unknown("plugin", &name));
     }
@@ -140,19 +207,20 @@ pub(in super::super) async fn list_versions(
     let limit = paging.limit()?;
     let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
     let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
-    let views = rest.map(|plugin| PluginView::summary(plugin)).collect();
+    let views = rest.map(|plugin| PluginView::summary(plugin).for_caller(&api, &access, plugin)).collect();
     Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone()).within(api.config.limits.answer)))
 }
 
 /// Shows a version of a plugin, with the schema of its config.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_get", tag = "plugins",
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_get", tag = "plugins", params(SharedParams),
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get_version(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
+    Query(choice): Query<SharedParams>,
 ) -> Result<Json<PluginView>, Problem> {
-    plugin_view(&api, &access, &PluginName { name, version: Some(version) })
+    plugin_view(&api, &access, &choice, &PluginName { name, version: Some(version) })
 }
 
 /// Uploads a version of a plugin; the body is the component.
@@ -161,18 +229,23 @@ pub(in super::super) async fn get_version(
 /// changes: other bytes under the same version are refused. A component that states the version `0.1.0` may also be uploaded as a draft of it,
 /// such as `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by one of them, in base64.
 ///
+/// With `tenants`, an operator shares the version with tenants, which can bind it and neither change nor delete it. No quota counts it. The same
+/// bytes again with other `tenants` share the version with these.
+///
 /// Uploads of a tenant are compiled one after the other. If too many are pending, or if an upload waits too long, the response is 503 with
 /// `Retry-After`.
 #[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_put", tag = "plugins",
-    params(("Carillon-Signature" = Option<String>, Header, description = "Ed25519 signature of the body, in base64.")),
+    params(UploadParams, ("Carillon-Signature" = Option<String>, Header, description = "Ed25519 signature of the body, in base64.")),
     request_body(content = Component, content_type = "application/wasm"),
     responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
 pub(in super::super) async fn put_version(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
+    Query(params): Query<UploadParams>,
     mut request: Request,
 ) -> Result<(StatusCode, Json<PluginView>), Problem> {
+    let sharing = params.sharing(&access)?;
     request
         .extensions_mut()
         .insert(BodyLimit::component(&api.config.limits, api.services.runtime.registry.component_limit()));
@@ -184,67 +257,105 @@ pub(in super::super) async fn put_version(
     if let Some(deadline) = deadline {
         deadline.extend(api.services.catalog.upload_time());
     }
-    let upload = Upload { name, version, component, signature };
+    let upload = Upload { name, version, component, signature, sharing };
     let (plugin, is_new) = api.services.catalog.put_plugin(&access.tenant, upload).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(PluginView::full(&plugin))))
+    Ok((status, Json(PluginView::full(&plugin).for_caller(&api, &access, &plugin))))
 }
 
 /// Downloads the component of a version, as it was uploaded.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", operation_id = "plugin_versions_download", tag = "plugins",
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", operation_id = "plugin_versions_download", tag = "plugins", params(SharedParams),
     responses((status = 200, content_type = "application/wasm", body = Component), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn component(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
+    Query(choice): Query<SharedParams>,
 ) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
     let name = PluginName { name, version: Some(version) };
-    let plugin = api.services.catalog.plugin(access.tenant.id, &name);
+    let plugin = api.services.catalog.plugin(choice.owner(&access)?, &name);
     let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
     let bytes = api.services.catalog.component(&plugin.doc.digest).await.map_err(Problem::unavailable)?;
     let bytes = bytes.ok_or_else(Problem::internal)?;
     Ok(([(CONTENT_TYPE, "application/wasm")], bytes))
 }
 
-/// Deprecation of a version of a plugin.
+/// Change of a version of a plugin: its deprecation, or the tenants that it is shared with.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PluginPatch {
-    /// Reason why the version should no longer be bound; null ends the deprecation.
-    #[serde(deserialize_with = "Option::deserialize")]
-    #[schema(required)]
-    deprecated: Option<String>,
+    /// Reason why the version should no longer be bound; null ends the deprecation. Default: it stays as it is.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    deprecated: Option<Option<String>>,
+    /// Names of the tenants to share a shared version with; null shares it with all. It requires `shared=true`. Default: they stay as they are.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    tenants: Option<Option<Vec<String>>>,
 }
 
-/// Deprecates a version, or ends its deprecation. Groups that bind a deprecated version continue, with a warning.
-#[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_deprecate", tag = "plugins", request_body = PluginPatch,
+/// Reads a member that is there, and may be null.
+fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Deprecates a version or ends its deprecation, or shares a shared version with other tenants. Groups that bind a deprecated version continue,
+/// with a warning. The response is 409 if a group of a tenant that would lose the version uses it.
+#[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_deprecate", tag = "plugins", params(SharedParams), request_body = PluginPatch,
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn deprecate(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
+    Query(choice): Query<SharedParams>,
     Body(patch): Body<PluginPatch>,
 ) -> Result<Json<PluginView>, Problem> {
+    let (owner, catalog) = (choice.owner(&access)?, &api.services.catalog);
     let name = PluginName { name, version: Some(version) };
-    let plugin = api.services.catalog.deprecate_plugin(access.tenant.id, &name, patch.deprecated).await?;
-    let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-    Ok(Json(PluginView::full(&plugin)))
+    let unknown = || Problem::unknown("plugin", &name.to_string());
+    let plugin = match (patch.deprecated, patch.tenants) {
+        (None, None) => return Err(Problem::invalid("", "the document must have `deprecated` or `tenants`")),
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid(
+                "/tenants",
+                "`deprecated` and `tenants` are changed in requests of their own",
+            ));
+        }
+        (Some(deprecated), None) => catalog.deprecate_plugin(owner, &name, deprecated).await?,
+        (None, Some(_)) if !choice.shared => {
+            return Err(Problem::invalid(
+                "/tenants",
+                "only a shared version has `tenants`: add `shared=true` to the query",
+            ));
+        }
+        (None, Some(tenants)) => catalog.share_plugin(&name, &tenants.map_or(Sharing::All, Sharing::With)).await?,
+    };
+    let plugin = plugin.ok_or_else(unknown)?;
+    Ok(Json(PluginView::full(&plugin).for_caller(&api, &access, &plugin)))
 }
 
 /// Removes a version. The response is 409 while a version of a group's policy, or the tenant's defaults, use it.
-#[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_delete", tag = "plugins",
+#[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_delete", tag = "plugins", params(SharedParams),
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
+    Query(choice): Query<SharedParams>,
 ) -> Result<StatusCode, Problem> {
     let name = PluginName { name, version: Some(version) };
-    removed(api.services.catalog.delete_plugin(access.tenant.id, &name).await?, "plugin", &name.to_string())
+    removed(api.services.catalog.delete_plugin(choice.owner(&access)?, &name).await?, "plugin", &name.to_string())
 }
 
-fn plugin_view(api: &ApiState, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
-    let plugin = api.services.catalog.plugin(access.tenant.id, name);
+fn plugin_view(
+    api: &ApiState,
+    access: &Access,
+    choice: &SharedParams,
+    name: &PluginName,
+) -> Result<Json<PluginView>, Problem> {
+    let plugin = api.services.catalog.plugin(choice.owner(access)?, name);
     let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-    Ok(Json(PluginView::full(&plugin)))
+    Ok(Json(PluginView::full(&plugin).for_caller(api, access, &plugin)))
 }

@@ -1,12 +1,11 @@
 //! Lookups of entities in memory. This module changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use semver::{BuildMetadata, Prerelease, Version};
 
 use super::CatalogState;
 use crate::bulks::Bulk;
-use crate::entities::{Group, Key, PluginVersion, Tenant};
+use crate::entities::{Group, Key, PluginVersion, SHARED, Tenant};
 use crate::schedules::Schedule;
 use crate::token::ApiToken;
 use crate::versions::{Binding, slot_of};
@@ -47,30 +46,39 @@ impl CatalogState {
         if let Some(builtin) = self.builtins.get(&name.name) {
             return version.is_none_or(|version| version == builtin.version).then_some(builtin);
         }
-        match version {
-            Some(version) => self.plugins.get(&(tenant, name.name.clone(), version)),
-            None => {
-                let released = self.versions(tenant, &name.name).rfind(|plugin| plugin.version.pre.is_empty());
-                released.or_else(|| self.versions(tenant, &name.name).next_back())
-            }
-        }
+        let given =
+            self.versions(self.owner_of(tenant, &name.name), &name.name).filter(|plugin| plugin.is_given_to(tenant));
+        let Some(version) = version else {
+            let given: Vec<_> = given.collect();
+            let released = given.iter().rfind(|plugin| plugin.version.pre.is_empty());
+            return released.or(given.last()).copied();
+        };
+        let mut given = given;
+        given.find(|plugin| plugin.version == version)
     }
 
-    /// Returns the tenant's versions of a plugin, oldest first.
-    pub(crate) fn versions(
-        &self,
-        tenant: TenantId,
-        name: &str,
-    ) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
-        let name = name.to_owned();
-        let own = self.plugins.range((tenant, name.clone(), first_version())..=(tenant, name, last_version()));
-        own.map(|(_, plugin)| plugin)
+    /// Returns the owner of the versions that a tenant sees under a name: the tenant if it has any of its own, or else [`SHARED`].
+    pub(crate) fn owner_of(&self, tenant: TenantId, name: &str) -> TenantId {
+        if self.versions(tenant, name).next().is_some() { tenant } else { SHARED }
     }
 
-    pub(crate) fn plugins_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
-        let own = self.plugins.range((tenant, String::new(), first_version())..);
-        let own = own.take_while(move |((id, ..), _)| *id == tenant).map(|(_, plugin)| plugin);
-        self.builtins.values().chain(own)
+    /// Returns an owner's versions of a plugin, oldest first.
+    fn versions(&self, owner: TenantId, name: &str) -> impl Iterator<Item = &Arc<PluginVersion>> {
+        self.plugins.get(&(owner, name.to_owned())).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Returns the plugins of an owner.
+    pub(crate) fn plugins_of(&self, owner: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
+        let names = self.plugins.range((owner, String::new())..).take_while(move |((id, _), _)| *id == owner);
+        names.flat_map(|(_, versions)| versions.values())
+    }
+
+    /// Returns the plugins that a tenant sees: the server's, its own, and those that are shared with it under other names.
+    pub(crate) fn plugins_seen_by(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
+        let is_seen = move |plugin: &&Arc<PluginVersion>| {
+            tenant != SHARED && plugin.is_given_to(tenant) && self.owner_of(tenant, &plugin.name) == SHARED
+        };
+        self.builtins.values().chain(self.plugins_of(tenant)).chain(self.plugins_of(SHARED).filter(is_seen))
     }
 
     pub(crate) fn is_builtin(&self, name: &str) -> bool {
@@ -146,15 +154,4 @@ impl CatalogState {
         let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
         tokens.map(|(_, token)| token)
     }
-}
-
-/// Returns a version that sorts before every other one, or is it.
-fn first_version() -> Version {
-    let pre = Prerelease::new("0").unwrap_or(Prerelease::EMPTY);
-    Version { major: 0, minor: 0, patch: 0, pre, build: BuildMetadata::EMPTY }
-}
-
-/// Returns a version that sorts behind every other one that is released; there is none with these numbers.
-fn last_version() -> Version {
-    Version::new(u64::MAX, u64::MAX, u64::MAX)
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::CatalogState;
+use crate::entities::SHARED;
 use crate::quotas::{
     BULKS, CONFIG_BYTES, GROUPS, KEYS, PLUGINS, SCHEDULES, TOKENS, config_bytes, is_of_operator, limits, within,
 };
@@ -29,12 +30,12 @@ impl CatalogState {
                 Kind::Group => within(GROUPS, limits.groups, sum.entities, 1)?,
                 Kind::Schedule => within(SCHEDULES, limits.schedules, sum.entities, 1)?,
                 Kind::Key => within(KEYS, limits.keys, sum.entities, 1)?,
-                Kind::Plugin => within(PLUGINS, limits.plugins, sum.entities, 1)?,
+                Kind::Plugin if tenant != SHARED => within(PLUGINS, limits.plugins, sum.entities, 1)?,
                 Kind::ApiToken if !is_of_operator(kind, &put.doc) => within(TOKENS, limits.tokens, sum.entities, 1)?,
                 Kind::Bulk if put.doc.get("finished_at").is_none_or(Value::is_null) => {
                     within(BULKS, limits.bulks, self.bulks_under_way(tenant), 1)?;
                 }
-                Kind::ApiToken | Kind::Bulk | Kind::Tenant | Kind::Binding => {}
+                Kind::ApiToken | Kind::Bulk | Kind::Plugin | Kind::Tenant | Kind::Binding => {}
             }
         }
         let added = size.saturating_sub(before.unwrap_or(0));

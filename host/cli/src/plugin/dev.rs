@@ -144,7 +144,7 @@ impl Dev {
         }
         let signature = self.signing_key.as_ref().map(|key| signing::sign(key, &component)).transpose()?;
         let version = Version { version: draft(session, &said.name, &said.version).await?, name: said.name };
-        session.client.put_component(&version.path(), component.into(), signature.as_deref()).await?;
+        session.client.put_component(&version.path(), &[], component.into(), signature.as_deref()).await?;
         let full = format!("{}@{}", version.name, version.version);
         let number = self.bind(session, &full, &roles).await?;
         *bound = Some(Bound { plugin: full.clone(), digest: plugin.digest.clone() });

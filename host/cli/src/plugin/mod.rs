@@ -16,6 +16,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub enum Command {
     /// List plugins.
     List {
         #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
         paging: Paging,
     },
     /// List the versions of a plugin, newest first.
@@ -36,12 +39,16 @@ pub enum Command {
         /// Name of the plugin.
         plugin: String,
         #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
         paging: Paging,
     },
     /// Show a plugin's roles, summary and config schema.
     Describe {
         /// NAME, NAME@VERSION, or a local component: a path that contains `/` or ends in `.wasm`.
         plugin: Reference,
+        #[command(flatten)]
+        choice: Choice,
     },
     /// Show everything about a component, and whether a server would accept it.
     Inspect(inspect::Inspect),
@@ -69,7 +76,16 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "CARILLON_SIGNING_KEY")]
         signing_key: Option<PathBuf>,
         #[command(flatten)]
+        sharing: Sharing,
+        #[command(flatten)]
         login: oci::Login,
+    },
+    /// Share a shared version with other tenants than before, for operators; fails while one that would lose it uses it.
+    Share {
+        /// NAME@VERSION.
+        plugin: Version,
+        #[command(flatten)]
+        sharing: Sharing,
     },
     /// Create a key for signing uploads, and print its public key for `carillon tenant put --plugin-signer`.
     Keygen(signing::Keygen),
@@ -87,13 +103,50 @@ pub enum Command {
         /// NAME@VERSION.
         plugin: Version,
         #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
         deprecation: Deprecation,
     },
     /// Delete an unused version.
     Delete {
         /// NAME@VERSION.
         plugin: Version,
+        #[command(flatten)]
+        choice: Choice,
     },
+}
+
+/// Choice between the tenant's plugins and those that are shared.
+#[derive(Debug, Args)]
+pub struct Choice {
+    /// Take the plugins that are shared with tenants, for operators.
+    #[arg(long)]
+    shared: bool,
+}
+
+impl Choice {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        if self.shared { vec![("shared", true.to_string())] } else { Vec::new() }
+    }
+}
+
+/// Tenants to share a version with.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct Sharing {
+    /// Share the version with all tenants, including later ones, for operators.
+    #[arg(long)]
+    all_tenants: bool,
+    /// Share the version with these tenants, separated by commas, for operators.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    tenants: Vec<String>,
+}
+
+impl Sharing {
+    /// Returns the tenants as `PUT` takes them; `None` if the version is not to be shared.
+    fn tenants(&self) -> Option<String> {
+        if self.all_tenants { Some("*".to_owned()) } else { (!self.tenants.is_empty()).then(|| self.tenants.join(",")) }
+    }
 }
 
 /// Whether a version is deprecated.
@@ -174,11 +227,12 @@ impl FromStr for Place {
 /// Members of a plugin that a record shows first.
 const FIRST: [&str; 4] = ["name", "version", "roles", "summary"];
 
-const LIST: [(&str, &str); 5] = [
+const LIST: [(&str, &str); 6] = [
     ("NAME", "/name"),
     ("VERSION", "/version"),
     ("ROLES", "/roles"),
     ("BUILT IN", "/builtin"),
+    ("SHARED", "/shared"),
     ("SUMMARY", "/summary"),
 ];
 
@@ -194,11 +248,11 @@ const VERSIONS: [(&str, &str); 6] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::List { paging } => session.list(&["plugins"], Vec::new(), &paging, &LIST).await,
-            Self::Versions { plugin, paging } => {
-                session.list(&["plugins", &plugin, "versions"], Vec::new(), &paging, &VERSIONS).await
+            Self::List { choice, paging } => session.list(&["plugins"], choice.query(), &paging, &LIST).await,
+            Self::Versions { plugin, choice, paging } => {
+                session.list(&["plugins", &plugin, "versions"], choice.query(), &paging, &VERSIONS).await
             }
-            Self::Describe { plugin } if plugin.is_file() => {
+            Self::Describe { plugin, .. } if plugin.is_file() => {
                 let runtime = runtime()?;
                 let file = PathBuf::from(plugin.name);
                 let loaded = local::load(&runtime, &file).await?;
@@ -212,19 +266,23 @@ impl Command {
             Self::Run(call) => call.run(session).await,
             Self::Test(test) => test.run(session).await,
             Self::Bench(bench) => bench.run(session).await,
-            Self::Describe { plugin } => {
+            Self::Describe { plugin, choice } => {
                 let mut path = vec!["plugins", plugin.name.as_str()];
                 path.extend(plugin.version.iter().flat_map(|version| ["versions", version]));
-                let description: Answer = session.client.get(&path, &[]).await?;
+                let description: Answer = session.client.get(&path, &choice.query()).await?;
                 session.out.answer_with(&FIRST, &description)
             }
             Self::Keygen(keygen) => keygen.run(session),
-            Self::Push { plugin, file, signing_key, login } => {
+            Self::Push { plugin, file, signing_key, sharing, login } => {
                 let component = input::bytes(&file)?;
                 let stored = match plugin {
                     Place::Server(plugin) => {
                         let signature = signing_key.map(|key| signing::sign(&key, &component)).transpose()?;
-                        session.client.put_component(&plugin.path(), component, signature.as_deref()).await?
+                        let query: Vec<_> = sharing.tenants().map(|tenants| ("tenants", tenants)).into_iter().collect();
+                        session.client.put_component(&plugin.path(), &query, component, signature.as_deref()).await?
+                    }
+                    Place::Registry(_) if sharing.tenants().is_some() => {
+                        bail!("a version in a registry is shared with no tenants: push it to the server")
                     }
                     Place::Registry(reference) => oci::push(&reference, &login, component).await?.try_into()?,
                 };
@@ -244,13 +302,22 @@ impl Command {
                 output::write(&file, &bytes)?;
                 shown.map_or(Ok(()), |shown| session.out.answer(&shown))
             }
-            Self::Deprecate { plugin, deprecation: Deprecation { why, .. } } => {
-                let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;
+            Self::Share { plugin, sharing } => {
+                let names = sharing.tenants().context("name the tenants: `--tenants NAMES`, or `--all-tenants`")?;
+                let tenants = (!sharing.all_tenants).then_some(&sharing.tenants);
+                let (query, patch) = (Choice { shared: true }.query(), json!({ "tenants": tenants }));
+                let answer = session.client.patch(&plugin.path(), &query, &patch).await?;
+                let with = if sharing.all_tenants { "all tenants" } else { names.as_str() };
+                session.done(&answer, &format!("{}@{}: shared with {with}", plugin.name, plugin.version))
+            }
+            Self::Deprecate { plugin, choice, deprecation: Deprecation { why, .. } } => {
+                let patch = json!({ "deprecated": why });
+                let answer = session.client.patch(&plugin.path(), &choice.query(), &patch).await?;
                 let now = if why.is_some() { "deprecated" } else { "no longer deprecated" };
                 session.done(&answer, &format!("{}@{}: {now}", plugin.name, plugin.version))
             }
-            Self::Delete { plugin } => {
-                let answer = session.client.delete(&plugin.path()).await?;
+            Self::Delete { plugin, choice } => {
+                let answer = session.client.delete_with(&plugin.path(), &choice.query()).await?;
                 session.done(&answer, &format!("{}@{}: deleted", plugin.name, plugin.version))
             }
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
@@ -74,37 +74,57 @@ def delete_key_version(name: str, version: int) -> Call[None]:
     return request("DELETE", path("keys", name, "versions", str(version)), nothing)
 
 
-def list_plugins(*, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
-    return listing(path("plugins"), Plugin, {}, page_size)
+def _shared(shared: bool) -> dict[str, Optional[bool]]:
+    return {"shared": True if shared else None}
 
 
-def list_plugin_versions(name: str, *, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
-    return listing(path("plugins", name, "versions"), Plugin, {}, page_size)
+def list_plugins(*, shared: bool = False, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
+    return listing(path("plugins"), Plugin, _shared(shared), page_size)
 
 
-def get_plugin(name: str, version: Optional[str] = None) -> Call[Plugin]:
+def list_plugin_versions(name: str, *, shared: bool = False, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
+    return listing(path("plugins", name, "versions"), Plugin, _shared(shared), page_size)
+
+
+def get_plugin(name: str, version: Optional[str] = None, *, shared: bool = False) -> Call[Plugin]:
     segments = ["plugins", name] if version is None else ["plugins", name, "versions", version]
-    return request("GET", path(*segments), reading(Plugin))
+    return request("GET", path(*segments), reading(Plugin), params=_shared(shared))
 
 
-def upload_plugin(name: str, version: str, component: bytes, *, signature: Optional[str] = None) -> Call[Plugin]:
+def upload_plugin(
+    name: str,
+    version: str,
+    component: bytes,
+    *,
+    signature: Optional[str] = None,
+    tenants: Union[Literal["*"], Iterable[str], None] = None,
+) -> Call[Plugin]:
     headers = {"Content-Type": "application/wasm"}
     if signature is not None:
         headers["Carillon-Signature"] = signature
-    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), wait_seconds=_UPLOAD_WAIT_SECONDS)
+    params = {"tenants": None if tenants is None else ",".join(tenants)}
+    url = path("plugins", name, "versions", version)
+    call = request("PUT", url, reading(Plugin), params=params, wait_seconds=_UPLOAD_WAIT_SECONDS)
     return replace(call, content=component, headers=headers)
 
 
-def get_component(name: str, version: str) -> Call[bytes]:
-    return replace(request("GET", path("plugins", name, "versions", version, "component"), bytes), is_raw=True)
+def get_component(name: str, version: str, *, shared: bool = False) -> Call[bytes]:
+    url = path("plugins", name, "versions", version, "component")
+    return replace(request("GET", url, bytes, params=_shared(shared)), is_raw=True)
 
 
-def deprecate_plugin(name: str, version: str, why: Optional[str]) -> Call[Plugin]:
-    return request("PATCH", path("plugins", name, "versions", version), reading(Plugin), body={"deprecated": why})
+def deprecate_plugin(name: str, version: str, why: Optional[str], *, shared: bool = False) -> Call[Plugin]:
+    url = path("plugins", name, "versions", version)
+    return request("PATCH", url, reading(Plugin), body={"deprecated": why}, params=_shared(shared))
 
 
-def delete_plugin(name: str, version: str) -> Call[None]:
-    return request("DELETE", path("plugins", name, "versions", version), nothing)
+def share_plugin(name: str, version: str, tenants: Union[Literal["*"], Iterable[str]]) -> Call[Plugin]:
+    body = {"tenants": None if tenants == "*" else list(tenants)}
+    return request("PATCH", path("plugins", name, "versions", version), reading(Plugin), body=body, params=_shared(True))
+
+
+def delete_plugin(name: str, version: str, *, shared: bool = False) -> Call[None]:
+    return request("DELETE", path("plugins", name, "versions", version), nothing, params=_shared(shared))
 
 
 def create_token(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Optional, Union
+from typing import Literal, Optional, Union
 
 from carillon._calls import admin as calls
 from carillon._sync.sender import Verbs
@@ -75,41 +75,58 @@ class Keys(Verbs):
 class Plugins(Verbs):
     """Components that implement policies."""
 
-    def get(self, name: str, version: Optional[str] = None) -> Plugin:
+    def get(self, name: str, version: Optional[str] = None, *, shared: bool = False) -> Plugin:
         """Returns a plugin with the schema of its config; by default its newest version."""
-        return self._sender.send(calls.get_plugin(name, version))
+        return self._sender.send(calls.get_plugin(name, version, shared=shared))
 
-    def list(self, *, page_size: Optional[int] = None) -> Iterator[Plugin]:
-        """Iterates over the plugins that the tenant can use."""
-        return self._sender.send_all(calls.list_plugins(page_size=page_size))
+    def list(self, *, shared: bool = False, page_size: Optional[int] = None) -> Iterator[Plugin]:
+        """Iterates over the plugins that the tenant can use; with ``shared``, for operators, over those that are shared with tenants."""
+        return self._sender.send_all(calls.list_plugins(shared=shared, page_size=page_size))
 
-    def versions(self, name: str, *, page_size: Optional[int] = None) -> Iterator[Plugin]:
+    def versions(self, name: str, *, shared: bool = False, page_size: Optional[int] = None) -> Iterator[Plugin]:
         """Iterates over the versions of a plugin, newest first."""
-        return self._sender.send_all(calls.list_plugin_versions(name, page_size=page_size))
+        return self._sender.send_all(calls.list_plugin_versions(name, shared=shared, page_size=page_size))
 
-    def upload(self, name: str, version: str, component: bytes, *, signature: Optional[str] = None) -> Plugin:
+    def upload(
+        self,
+        name: str,
+        version: str,
+        component: bytes,
+        *,
+        signature: Optional[str] = None,
+        tenants: Union[Literal["*"], Iterable[str], None] = None,
+    ) -> Plugin:
         """Uploads a WebAssembly component as a version of a plugin.
 
         ``signature``: base64 of an Ed25519 signature of the bytes, required by a tenant that has plugin signers.
+        ``tenants``, for operators: the tenants to share the version with, ``"*"`` for all; by default it is the tenant's own.
 
         Raises Problem (409) if the version exists with other bytes.
         """
-        return self._sender.send(calls.upload_plugin(name, version, component, signature=signature))
+        call = calls.upload_plugin(name, version, component, signature=signature, tenants=tenants)
+        return self._sender.send(call)
 
-    def component(self, name: str, version: str) -> bytes:
+    def component(self, name: str, version: str, *, shared: bool = False) -> bytes:
         """Returns the bytes of a version, as they were uploaded."""
-        return self._sender.send(calls.get_component(name, version))
+        return self._sender.send(calls.get_component(name, version, shared=shared))
 
-    def deprecate(self, name: str, version: str, why: Optional[str]) -> Plugin:
+    def deprecate(self, name: str, version: str, why: Optional[str], *, shared: bool = False) -> Plugin:
         """Deprecates a version with a reason; None ends the deprecation. Groups that use the version go on, with a warning."""
-        return self._sender.send(calls.deprecate_plugin(name, version, why))
+        return self._sender.send(calls.deprecate_plugin(name, version, why, shared=shared))
 
-    def delete(self, name: str, version: str) -> None:
+    def share(self, name: str, version: str, tenants: Union[Literal["*"], Iterable[str]]) -> Plugin:
+        """Shares a shared version with these tenants and no others, for operators; ``"*"`` for all.
+
+        Raises Problem (409) while a tenant that would lose it uses it.
+        """
+        return self._sender.send(calls.share_plugin(name, version, tenants))
+
+    def delete(self, name: str, version: str, *, shared: bool = False) -> None:
         """Deletes a version.
 
         Raises Problem (409) while a version of a group's policy uses it.
         """
-        return self._sender.send(calls.delete_plugin(name, version))
+        return self._sender.send(calls.delete_plugin(name, version, shared=shared))
 
 
 class Tokens(Verbs):

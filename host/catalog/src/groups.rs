@@ -200,7 +200,7 @@ impl Catalog {
     /// Returns the groups that have an observer.
     #[must_use]
     pub fn observed_groups(&self) -> HashSet<GroupId> {
-        self.state().groups().filter(|group| group.has_observer()).map(|group| group.id).collect()
+        self.state().observed_groups().clone()
     }
 
     /// Pauses or resumes a group.

@@ -2,6 +2,8 @@
 
 mod lookups;
 mod quotas;
+#[cfg(test)]
+mod touched;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -42,13 +44,15 @@ pub(super) struct CatalogState {
     pub(super) ledger: Ledger,
     /// Version of each entity in memory, with the data that its removal needs.
     known: HashMap<i64, (i64, TenantId, Kind, String)>,
-    /// Numbers of the same entities.
+    /// Number of each entity in memory, so that a removal looks at no other entity.
     ids: HashMap<(TenantId, Kind, String), i64>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
     tenants: HashMap<TenantId, Arc<Tenant>>,
     tenant_names: BTreeMap<String, TenantId>,
     groups: HashMap<GroupId, Arc<Group>>,
     group_names: BTreeMap<(TenantId, String), GroupId>,
+    /// Groups that have an observer.
+    observed: HashSet<GroupId>,
     keys: BTreeMap<(TenantId, String), Arc<Key>>,
     /// Number of changes of each tenant's keys.
     keys_epochs: HashMap<TenantId, u64>,
@@ -81,6 +85,7 @@ impl CatalogState {
             tenant_names: BTreeMap::new(),
             groups: HashMap::new(),
             group_names: BTreeMap::new(),
+            observed: HashSet::new(),
             keys: BTreeMap::new(),
             keys_epochs: HashMap::new(),
             tokens: BTreeMap::new(),
@@ -142,19 +147,24 @@ impl CatalogState {
         }
         let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
         let known = (entity.version, tenant, kind, name.clone());
-        self.know(id, known.clone());
+        self.remember(id, known.clone());
         self.ledger.put(tenant, kind, &name, &entity.doc);
         self.apply_readable(entity, prepared, vault).inspect_err(|error| {
             let (tenant, kind, error) = (tenant.0, kind.as_str(), format!("{error:#}"));
             tracing::error!(tenant, kind, name, error, "ignored a stored entity that cannot be read");
             self.remove(TenantId(tenant), known.2, &name);
-            self.know(id, known);
+            self.remember(id, known);
         })
     }
 
-    fn know(&mut self, id: i64, known: (i64, TenantId, Kind, String)) {
+    /// Records that the store has an entity.
+    fn remember(&mut self, id: i64, known: (i64, TenantId, Kind, String)) {
         let (_, tenant, kind, name) = &known;
-        self.ids.insert((*tenant, *kind, name.clone()), id);
+        let before = self.ids.insert((*tenant, *kind, name.clone()), id);
+        // An entity that was removed and made again, of which only the latter has been seen.
+        if let Some(before) = before.filter(|before| *before != id) {
+            self.known.remove(&before);
+        }
         self.known.insert(id, known);
     }
 
@@ -241,6 +251,7 @@ impl CatalogState {
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
+                    self.observed.remove(&id);
                 }
             }
             Kind::Key => {
@@ -291,7 +302,9 @@ impl CatalogState {
             None => self.prepare_tenant(&entity)?,
         };
         self.tenants.insert(id, Arc::clone(&tenant));
-        self.groups.extend(groups.into_iter().map(|group| (group.id, group)));
+        for group in groups {
+            self.keep_group(group);
+        }
         self.rebuild_tokens(&tenant);
         Ok(())
     }
@@ -302,7 +315,11 @@ impl CatalogState {
         let id = GroupId(entity.id);
         let effective = self.effective(&tenant, Some(&entity.name), &doc.policy).map(Arc::new);
         let rollout = doc.rollout.unwrap_or_else(|| self.unversioned(&tenant, entity, &doc.policy));
-        self.group_names.insert((tenant.id, entity.name.clone()), id);
+        let before = self.group_names.insert((tenant.id, entity.name.clone()), id);
+        if let Some(before) = before.filter(|before| *before != id) {
+            self.groups.remove(&before);
+            self.observed.remove(&before);
+        }
         let group = Group {
             id,
             tenant,
@@ -318,8 +335,17 @@ impl CatalogState {
             plan: Arc::default(),
             variants: Mutex::default(),
         };
-        self.groups.insert(id, Arc::new(group));
+        self.keep_group(Arc::new(group));
         Ok(())
+    }
+
+    fn keep_group(&mut self, group: Arc<Group>) {
+        if group.has_observer() {
+            self.observed.insert(group.id);
+        } else {
+            self.observed.remove(&group.id);
+        }
+        self.groups.insert(group.id, group);
     }
 
     /// Makes the rollout of a group that was stored before policies had versions: its attempts recorded the version of the group's entity.
@@ -385,7 +411,7 @@ impl CatalogState {
                 continue;
             };
             let group = self.rebuilt(&tenant, &old);
-            self.groups.insert(id, group);
+            self.keep_group(group);
         }
     }
 

@@ -227,8 +227,9 @@ impl ScheduleRunner {
         if fresh.is_empty() {
             return Ok(());
         }
-        let ticked: HashMap<_, _> =
-            self.intake.services.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
+        let ids = fresh.iter().map(|schedule| schedule.id).collect();
+        let ticked = self.intake.services.store.ticked(Some(ids)).await?;
+        let ticked: HashMap<_, _> = ticked.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
         for schedule in fresh {
             let ticked = ticked.get(&schedule.id);
             let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
@@ -268,9 +269,7 @@ impl ScheduleRunner {
         if schedules.is_empty() {
             return Ok(());
         }
-        for ticked in
-            self.intake.services.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule))
-        {
+        for ticked in &self.intake.services.store.ticked(Some(schedules.to_vec())).await? {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 let handled = ticked.last.max(known.schedule.since);
                 *known = ScheduleState::new(&known.schedule, Some(ticked), handled);
@@ -284,7 +283,9 @@ impl ScheduleRunner {
         if !self.recount {
             return Ok(());
         }
-        for ticked in self.intake.services.store.ticked().await? {
+        let counting = self.known.values().filter(|known| known.schedule.spec.max_runs.is_some());
+        let ids = counting.map(|known| known.schedule.id).collect();
+        for ticked in self.intake.services.store.ticked(Some(ids)).await? {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 known.runs = ticked.counted();
             }

@@ -206,9 +206,9 @@ impl Jobs for PostgresStore {
         self.viewers.bounded(reads::unfinished(&mut viewing.db, tenant)).await
     }
 
-    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
+    async fn ticked(&self, schedules: Option<Vec<i64>>) -> Result<Vec<Ticked>, StoreError> {
         let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(ticks::ticked(&mut db)).await?)
+        Ok(self.database.connections.bounded(ticks::ticked(&mut db, schedules)).await?)
     }
 
     async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError> {

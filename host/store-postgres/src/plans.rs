@@ -73,6 +73,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("of schedule", ticks::OF_SCHEDULE),
         ("put tick", ticks::PUT_TICK),
         ("last tick", ticks::LAST),
+        ("ticked of", ticks::TICKED_OF),
         ("ticks", ticks::TICKS),
         ("lock of changes", change::LOCK),
         ("reschedule", change::RESCHEDULE),

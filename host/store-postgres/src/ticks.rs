@@ -114,9 +114,19 @@ pub(super) const TICKED: &str = "
         (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
     FROM ticked ORDER BY schedule";
 
-/// Returns the progress of each schedule.
-pub(super) async fn ticked(db: &mut PgConnection) -> Result<Vec<Ticked>, Failure> {
-    sqlx::query(TICKED).fetch_all(db).await?.iter().map(decode::ticked).collect()
+/// The same of a list of schedules.
+pub(super) const TICKED_OF: &str = "
+    SELECT schedule, last, runs, extra, skipped,
+        (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
+    FROM ticked WHERE schedule = ANY($1) ORDER BY schedule";
+
+/// Returns the progress of each schedule, or of these.
+pub(super) async fn ticked(db: &mut PgConnection, schedules: Option<Vec<i64>>) -> Result<Vec<Ticked>, Failure> {
+    let query = match schedules {
+        None => sqlx::query(TICKED),
+        Some(schedules) => sqlx::query(TICKED_OF).bind(schedules),
+    };
+    query.fetch_all(db).await?.iter().map(decode::ticked).collect()
 }
 
 /// Ticks before 1970 are runs that were requested by hand.

@@ -162,8 +162,8 @@ impl Jobs for SqliteStore {
         Readers::bounded(reads::unfinished(&mut db, tenant)).await
     }
 
-    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
-        Ok(ticks::ticked(&self.readers).await?)
+    async fn ticked(&self, schedules: Option<Vec<i64>>) -> Result<Vec<Ticked>, StoreError> {
+        Ok(ticks::ticked(&self.readers, schedules.as_deref()).await?)
     }
 
     async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError> {

@@ -64,6 +64,11 @@ fn writes() -> Vec<Case> {
         ("put tick", one(ticks::PUT_TICK), &[]),
         ("put ticked", one(ticks::PUT_TICKED), &[]),
         ("last tick", one(ticks::LAST), &["SEARCH ticked USING INTEGER PRIMARY KEY"]),
+        (
+            "ticked of",
+            one(ticks::TICKED_OF),
+            &["SEARCH ticked USING INTEGER PRIMARY KEY", "SEARCH tick USING PRIMARY KEY (schedule=? AND at=?)"],
+        ),
         ("cancel of name", one(admit::CANCEL_OF_NAME), &["INDEX job_name (grp=? AND name=?)"]),
         ("unname later", one(admit::UNNAME_LATER), &["INDEX job_name (grp=? AND name=? AND id>?)"]),
         ("cancel", both(&change::CANCEL), &[BY_ID]),

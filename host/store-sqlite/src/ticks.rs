@@ -5,6 +5,7 @@ use super::error::Failure;
 use super::readers::Readers;
 use carillon_core::job::SkippedTicks;
 use carillon_store::decode::{self, Columns as _};
+use carillon_store::documents::to_json;
 use carillon_store::{TickRecord, Ticked, TicksQuery};
 
 pub(super) const PUT_TICK: &str = "
@@ -49,9 +50,19 @@ pub(super) const TICKED: &str = "
         (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
     FROM ticked";
 
-/// Returns the progress of each schedule.
-pub(super) async fn ticked(readers: &Readers) -> Result<Vec<Ticked>, Failure> {
-    sqlx::query(TICKED).fetch_all(&mut *readers.take().await?).await?.iter().map(decode::ticked).collect()
+/// The same of a JSON list of schedules.
+pub(super) const TICKED_OF: &str = "
+    SELECT schedule, last, runs, extra, skipped,
+        (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
+    FROM ticked WHERE schedule IN (SELECT value FROM json_each(?1))";
+
+/// Returns the progress of each schedule, or of these.
+pub(super) async fn ticked(readers: &Readers, schedules: Option<&[i64]>) -> Result<Vec<Ticked>, Failure> {
+    let query = match schedules {
+        None => sqlx::query(TICKED),
+        Some(schedules) => sqlx::query(TICKED_OF).bind(to_json(&schedules)?),
+    };
+    query.fetch_all(&mut *readers.take().await?).await?.iter().map(decode::ticked).collect()
 }
 
 /// Ticks before 1970 are runs that were requested by hand.

@@ -322,8 +322,8 @@ pub trait Jobs: Send + Sync {
     /// Counts the unfinished jobs of all groups of a tenant.
     async fn unfinished(&self, tenant: TenantId) -> Result<u64, StoreError>;
 
-    /// Returns the progress of each schedule that has had a tick.
-    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError>;
+    /// Returns the progress of each schedule that has had a tick, or of these schedules. The cost does not grow with other schedules.
+    async fn ticked(&self, schedules: Option<Vec<i64>>) -> Result<Vec<Ticked>, StoreError>;
 
     /// Records that ticks made no job. Returns false where the schedule's progress includes the first of them: another node was earlier.
     async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError>;

@@ -11,8 +11,8 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, parse};
-use super::schedule_view::ScheduleView;
-use super::schedules::{self, ScheduleDoc, find_schedule, show_schedule};
+use super::schedule_view::{ScheduleView, find_schedule, show_schedule};
+use super::schedules::{self, ScheduleDoc};
 
 /// The members of a schedule as it is shown that are also those of one that is put. Not `paused`: it stays by itself where it is not named, also
 /// if the schedule is paused in the same moment.

@@ -11,8 +11,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query, time};
-use super::schedule_view::broken_reason;
-use super::schedules::find_schedule;
+use super::schedule_view::{broken_reason, find_schedule};
 use carillon_core::clock::UnixMs;
 use carillon_core::timetable::{BadExpression, Timetable, UnknownZone};
 use carillon_store::Ticked;
@@ -76,7 +75,7 @@ pub(in super::super) async fn of_schedule(
 ) -> Result<Json<RunsView>, Problem> {
     let (schedule, now) = (find_schedule(&api, &access, &name)?, api.services.clock.now());
     let (from, count) = (from(params.from, now)?, count(params.count)?);
-    let ticked = api.services.store.ticked().await?;
+    let ticked = api.services.store.ticked(Some(vec![schedule.id])).await?;
     let counted = ticked.iter().find(|ticked| ticked.schedule == schedule.id).map_or(0, Ticked::counted);
     let left = schedule.spec.max_runs.map(|most| most.saturating_sub(counted));
     let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);

@@ -1,7 +1,9 @@
 //! A schedule as it is shown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -147,6 +149,18 @@ pub(super) fn schedule_view(
         created_at: schedule.created_at.to_string(),
         updated_at: schedule.updated_at.to_string(),
     })
+}
+
+pub(super) fn find_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
+    let schedule = api.services.catalog.schedule(access.tenant.id, name);
+    let visible = schedule.filter(|schedule| access.sees(&schedule.spec.group));
+    visible.ok_or_else(|| Problem::unknown("schedule", name))
+}
+
+pub(super) async fn show_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
+    let schedule = find_schedule(api, access, name)?;
+    let ticked = api.services.store.ticked(Some(vec![schedule.id])).await?;
+    Ok(Json(schedule_view(api, access, &schedule, &ticked)?))
 }
 
 /// Result of a run, or of consecutive runs that were skipped for the same reason.

@@ -17,9 +17,9 @@ use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
 use super::job_view::{JobView, job_view};
-use super::schedule_view::{RunView, ScheduleView, schedule_view};
+use super::schedule_view::{RunView, ScheduleView, find_schedule, schedule_view, show_schedule};
 use super::{Page, Paging, foreign_cursor, removed};
-use carillon_catalog::{Schedule, ScheduleSpec};
+use carillon_catalog::ScheduleSpec;
 use carillon_core::clock::UnixMs;
 use carillon_core::duration;
 use carillon_core::job::Overlap;
@@ -153,17 +153,6 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
     Ok(period)
 }
 
-pub(super) fn find_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
-    let schedule = api.services.catalog.schedule(access.tenant.id, name);
-    let visible = schedule.filter(|schedule| access.sees(&schedule.spec.group));
-    visible.ok_or_else(|| Problem::unknown("schedule", name))
-}
-
-pub(super) async fn show_schedule(api: &ApiState, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
-    let ticked = api.services.store.ticked().await?;
-    Ok(Json(schedule_view(api, access, &*find_schedule(api, access, name)?, &ticked)?))
-}
-
 /// Makes or replaces a schedule. A paused schedule stays paused unless `paused` is given. If the runs change, missed runs are not made up for.
 #[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
@@ -202,7 +191,7 @@ pub(in super::super) async fn list(
     let mut schedules = api.services.catalog.schedules(access.tenant.id);
     schedules.retain(|schedule| access.sees(&schedule.spec.group));
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
-    let ticked = api.services.store.ticked().await?;
+    let ticked = api.services.store.ticked(None).await?;
     Ok(Json(page.shown(|schedule| schedule_view(&api, &access, &schedule, &ticked))?.within(api.config.limits.answer)))
 }
 

@@ -1,6 +1,6 @@
 //! Lookups of entities in memory. This module changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::CatalogState;
@@ -105,8 +105,9 @@ impl CatalogState {
         self.groups.get(&id)
     }
 
-    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
-        self.groups.values()
+    /// Returns the groups that have an observer.
+    pub(crate) fn observed_groups(&self) -> &HashSet<GroupId> {
+        &self.observed
     }
 
     pub(crate) fn groups_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Group>> {

@@ -20,11 +20,21 @@ pub async fn a_tick_makes_one_job(world: &World) {
         results.iter().filter(|result| **result == Ok(InsertResult::Placed(vec![InsertOutcome::Skipped]))).count();
     assert_eq!(skipped, 15);
     let ticked = Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1, extra: 0, skipped: 0, reason: None };
-    assert_eq!(world.store.ticked().await.unwrap(), [ticked]);
+    assert_eq!(world.store.ticked(None).await.unwrap(), [ticked]);
     let store = world.reopened().await;
     let again = store.insert(vec![tick(world, 5, Overlap::Allow)].into()).await.unwrap();
     assert_eq!(again, InsertResult::Placed(vec![InsertOutcome::Skipped]), "after a restart, too");
-    assert_eq!(store.ticked().await.unwrap(), [ticked]);
+    assert_eq!(store.ticked(None).await.unwrap(), [ticked]);
+    let other = |mut job: NewJob| {
+        if let Admission::Tick(tick) = &mut job.admission {
+            tick.schedule = 8;
+        }
+        job
+    };
+    store.insert(vec![other(tick(world, 6, Overlap::Allow))].into()).await.unwrap();
+    assert_eq!(store.ticked(None).await.unwrap().len(), 2);
+    assert_eq!(store.ticked(Some(vec![7, 9])).await.unwrap(), [ticked], "what is asked for, and nothing of others");
+    assert!(store.ticked(Some(Vec::new())).await.unwrap().is_empty());
 }
 
 pub async fn a_tick_skips_queues_or_cancels(world: &World) {
@@ -41,7 +51,7 @@ pub async fn a_tick_skips_queues_or_cancels(world: &World) {
     assert!(world.get(running.job.id).await.cancel_requested);
     assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), mode: DispatchMode::Push }]);
     assert_eq!(world.state(waiting.id).await, State::Cancelled);
-    let ticked = world.store.ticked().await.unwrap().remove(0);
+    let ticked = world.store.ticked(None).await.unwrap().remove(0);
     assert_eq!((ticked.last, ticked.runs), (NOW.plus(ms(3)), 3), "a skipped tick is dealt with");
 
     let settlement = Settlement::retry(&running, NOW, an_attempt(&running, None), NOW);
@@ -65,7 +75,7 @@ pub async fn a_tick_skips_queues_or_cancels(world: &World) {
         tick.again = true;
     }
     assert_eq!(placed(world, &again).await, stored_at(NOW.plus(ms(1))), "unless it is asked for again");
-    let ticked = world.store.ticked().await.unwrap().remove(0);
+    let ticked = world.store.ticked(None).await.unwrap().remove(0);
     assert_eq!((ticked.last, ticked.runs, ticked.extra, ticked.skipped), (NOW.plus(ms(3)), 4, 1, 1));
 }
 
@@ -90,7 +100,7 @@ pub async fn skipped_ticks_are_written_once_and_stay_when_they_are_made_up_for(w
         "another node was there before"
     );
     assert_eq!(world.store.skip_ticks(Vec::new()).await, Ok(Vec::new()));
-    let ticked = world.store.ticked().await.unwrap();
+    let ticked = world.store.ticked(None).await.unwrap();
     let seven =
         Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1, extra: 0, skipped: 5, reason: Some(SkipReason::Paused) };
     assert_eq!(*ticked.iter().find(|ticked| ticked.schedule == 7).unwrap(), seven);
@@ -121,7 +131,7 @@ pub async fn runs_that_were_asked_for_do_not_count_and_say_nothing_of_earlier_ti
         job
     };
     placed(world, &asked(9)).await;
-    let ticked = world.store.ticked().await.unwrap().remove(0);
+    let ticked = world.store.ticked(None).await.unwrap().remove(0);
     assert!(ticked.last < UnixMs(0), "it has come nowhere by the clock: {ticked:?}");
     assert_eq!((ticked.runs, ticked.counted()), (1, 0));
     let counted = |at| {
@@ -134,7 +144,7 @@ pub async fn runs_that_were_asked_for_do_not_count_and_say_nothing_of_earlier_ti
     assert_eq!(placed(world, &counted(1)).await, stored_at(NOW.plus(ms(1))));
     assert_eq!(placed(world, &counted(2)).await, InsertOutcome::TickSkipped(SkipReason::MaxRuns));
     assert_eq!(placed(world, &asked(3)).await, stored_at(NOW.plus(ms(3))));
-    assert_eq!(world.store.ticked().await.unwrap()[0].last, NOW.plus(ms(2)));
+    assert_eq!(world.store.ticked(None).await.unwrap()[0].last, NOW.plus(ms(2)));
 }
 
 pub async fn a_schedule_stops_at_its_most_runs(world: &World) {
@@ -148,7 +158,7 @@ pub async fn a_schedule_stops_at_its_most_runs(world: &World) {
     let results = join_all((0..8).map(|at| world.store.insert(vec![at_most_two(at)].into()))).await;
     let stored = |result: &Result<InsertResult, StoreError>| matches!(result, Ok(InsertResult::Placed(placed)) if matches!(placed[0], InsertOutcome::Stored { .. }));
     assert_eq!(results.iter().filter(|result| stored(result)).count(), 2);
-    assert_eq!(world.store.ticked().await.unwrap()[0].runs, 2);
+    assert_eq!(world.store.ticked(None).await.unwrap()[0].runs, 2);
 }
 
 pub async fn a_schedule_that_has_gone_leaves_no_count(world: &World) {
@@ -158,9 +168,9 @@ pub async fn a_schedule_that_has_gone_leaves_no_count(world: &World) {
         tick.schedule = schedule;
     }
     assert_eq!(placed(world, &job).await, stored_at(NOW.plus(ms(5))));
-    assert_eq!(world.store.ticked().await.unwrap().len(), 1);
+    assert_eq!(world.store.ticked(None).await.unwrap().len(), 1);
     assert!(world.store.delete(world.tenant.0, Kind::Schedule, "s".to_owned(), NOW, None).await.unwrap());
-    assert!(world.store.ticked().await.unwrap().is_empty());
+    assert!(world.store.ticked(None).await.unwrap().is_empty());
     assert_eq!(world.state(job.id).await, State::Scheduled, "its jobs stay");
 }
 

@@ -184,7 +184,8 @@ impl Call {
                 unfinished.insert(id.to_owned(), job);
             }
         }
-        let ticked = self.api.services.store.ticked().await?;
+        let ids = self.cron_schedules().iter().map(|schedule| schedule.id).collect();
+        let ticked = self.api.services.store.ticked(Some(ids)).await?;
         let mut tasks = Vec::new();
         for schedule in self.cron_schedules() {
             tasks.push(match unfinished.remove(&schedule.name) {

@@ -238,3 +238,42 @@ async fn jitter_never_puts_a_run_off_past_the_next_one() {
     assert!(delays.iter().all(|delay| (0..3_600).contains(delay)), "{delays:?}");
     assert!(delays.iter().any(|delay| *delay > 0), "{delays:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_that_outlast_the_period_are_warned_of_and_leave_runs_out() {
+    let (clock, _, host, receiver) = started().await;
+    let retry = |attempts: u32| json!({"retry": {"config": {"kind": "fixed", "base": "4m", "jitter": 0, "max_attempts": attempts}}});
+    host.api.put_group("long", retry(5)).await;
+    host.api.put_group("short", retry(3)).await;
+    for (path, more) in [
+        ("queue", json!({"group": "long", "overlap": "queue"})),
+        ("allow", json!({"group": "long", "overlap": "allow"})),
+        ("short", json!({"group": "short"})),
+        ("rare", json!({"group": "long", "cron": "@hourly"})),
+        ("pulled", json!({"group": "long", "job": {"payload": 1}})),
+        ("ttl", json!({"group": "long", "job": {"url": receiver.url("/ttl"), "limits": {"ttl": "9m"}}})),
+    ] {
+        let made = put(&host, &receiver, path, "*/10 * * * *", more).await;
+        assert_eq!(made.get("warnings"), None, "{path}: {made}");
+        host.api.delete(&format!("/v1/schedules/{path}")).await.expect(204);
+    }
+    let made = put(&host, &receiver, "long", "*/10 * * * *", json!({"group": "long"})).await;
+    let warning = made["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("after 12m") && warning.contains("after 10m") && warning.contains("`overlap`"),
+        "{warning}"
+    );
+    assert_eq!(shown(&host, "long").await.get("warnings"), None, "only the author of the change is told");
+    let unequal = host.api.patch("/v1/schedules/long", json!({"cron": "0,50 * * * *"})).await.expect(200);
+    assert_eq!(unequal["warnings"].as_array().map(Vec::len), Some(1), "the shortest distance counts: {unequal}");
+    let patched = host.api.patch("/v1/schedules/long", json!({"cron": "*/10 * * * *"})).await.expect(200);
+    assert_eq!(patched["warnings"][0], made["warnings"][0]);
+
+    receiver.on("/long", std::array::from_fn::<_, 8, _>(|_| Answer::status(503)));
+    clock.set(at("10:10:00"));
+    let id = receiver.arrived("/long", 1).await[0].header("idempotency-key").unwrap().to_owned();
+    host.api.until_retry(&id, 1).await;
+    clock.set(at("10:20:00"));
+    until_skipped(&host, "long", 1).await;
+    assert_eq!(skipped(&host, "long").await, [entry("10:20:00", "10:20:00", 1, "overlap")]);
+}

@@ -164,7 +164,7 @@ impl Command {
                     session.put_part(&["schedules", &name], &[], &doc).await?
                 };
                 let next = stored.pointer("/next_runs/0").and_then(Value::as_str).unwrap_or("never");
-                session.done(&stored, &format!("{name}: stored, runs next: {next}"))
+                session.changed(&stored, &format!("{name}: stored, runs next: {next}"))
             }
             Self::Get { name } => {
                 let schedule: Answer = client.get(&["schedules", &name], &[]).await?;

@@ -529,6 +529,8 @@ class Schedule:
     #: Reason why the newest run created no job; None if it did.
     last_skip: Optional[SkipReason] = None
     broken: Optional[str] = None
+    #: Only in the response to a change.
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -715,10 +717,10 @@ class Plugin:
     summary: str
     size: int
     builtin: bool
-    created_at: datetime
-    state: PluginState
     #: Whether the server's operator shares it with tenants.
     shared: bool
+    created_at: datetime
+    state: PluginState
     #: Time of the validation; for built-in plugins, the start of the server.
     validated_at: datetime
     #: Name of the tenant's signer that signed it; None if it is unsigned.
@@ -727,10 +729,10 @@ class Plugin:
     deprecated: Optional[str] = None
     #: JSON Schema; returned by ``get`` only.
     config_schema: Optional[Mapping[str, Any]] = None
-
-
     #: Tenants that it is shared with, for operators; None if with all.
     tenants: Optional[tuple[str, ...]] = None
+
+
 @dataclass(frozen=True)
 class Tenant:
     """A tenant: the defaults and the quota of its groups, and the signers of its plugins."""

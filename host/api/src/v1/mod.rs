@@ -27,6 +27,7 @@ pub(super) mod replays;
 pub(super) mod schedule_patch;
 pub(super) mod schedule_runs;
 mod schedule_view;
+mod schedule_warnings;
 pub(super) mod schedules;
 pub(super) mod shadow;
 pub(super) mod simulate;

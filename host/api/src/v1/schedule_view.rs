@@ -77,12 +77,22 @@ pub struct ScheduleView {
     next_runs: Vec<String>,
     /// The same times as local times in the time zone, with their offsets.
     next_runs_local: Vec<String>,
+    /// Warnings about the schedule; only in the response to a change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
     /// Time of its last change.
     #[schema(format = DateTime)]
     updated_at: String,
+}
+
+impl ScheduleView {
+    /// Adds warnings.
+    pub(super) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
 }
 
 /// Returns a run's local time in its time zone.
@@ -146,6 +156,7 @@ pub(super) fn schedule_view(
         last_run: last.map(|last| last.to_string()),
         next_runs,
         next_runs_local,
+        warnings: Vec::new(),
         created_at: schedule.created_at.to_string(),
         updated_at: schedule.updated_at.to_string(),
     })

@@ -18,7 +18,7 @@ use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
 use super::job_view::{JobView, job_view};
 use super::schedule_view::{RunView, ScheduleView, find_schedule, schedule_view, show_schedule};
-use super::{Page, Paging, foreign_cursor, removed};
+use super::{Page, Paging, foreign_cursor, removed, schedule_warnings};
 use carillon_catalog::ScheduleSpec;
 use carillon_core::clock::UnixMs;
 use carillon_core::duration;
@@ -166,7 +166,9 @@ pub(in super::super) async fn put(
     let spec = doc.spec(api.services.clock.now())?;
     let is_new = put_schedule(&api, &access, &name, spec, paused).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, show_schedule(&api, &access, &name).await?))
+    let Json(shown) = show_schedule(&api, &access, &name).await?;
+    let warnings = schedule_warnings::of(&api, &*find_schedule(&api, &access, &name)?).await;
+    Ok((status, Json(shown.with_warnings(warnings))))
 }
 
 /// Shows a schedule, with its next ten runs.

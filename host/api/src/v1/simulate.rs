@@ -29,7 +29,7 @@ use carillon_engine::intake::{JobDoc, TimeInput};
 use carillon_policy::{Fault, Plan};
 
 /// The statuses of an imagined failure and of an imagined success.
-const FAILURE_STATUS: u16 = 500;
+pub(super) const FAILURE_STATUS: u16 = 500;
 const SUCCESS_STATUS: u16 = 200;
 
 /// Job to simulate, and the responses to assume.
@@ -222,7 +222,7 @@ async fn candidate_of(api: &ApiState, group: &Group, policy: &Value) -> Result<A
     Ok(Arc::new(group.with_effective(&own, effective)))
 }
 
-async fn plan_of(api: &ApiState, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
+pub(super) async fn plan_of(api: &ApiState, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
     let plan = api.services.catalog.plan(group, job.spec.policy.as_ref()).await;
     Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
 }
@@ -259,7 +259,7 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
 }
 
 /// Returns the job as it would be when its first attempt is due.
-fn leased(job: NewJob) -> LeasedJob {
+pub(super) fn leased(job: NewJob) -> LeasedJob {
     let body = job.body.clone();
     let shown = Job { state: JobState::Running, ..job.shown() };
     LeasedJob { job: shown, token: Token(1), body, lost_leases: 0, until: UnixMs::MAX, history: Vec::new() }

@@ -59,6 +59,31 @@ impl AttemptExecutor {
         Simulation { request, refusal, uses, attempts }
     }
 
+    /// Returns the time of the first retry of `leased` after `until`, if each of its attempts gets `answer`; `None` if there is none, or not
+    /// among the first `attempts`.
+    pub async fn retried_after(
+        &self,
+        group: &Group,
+        plan: &Arc<Plan>,
+        mut leased: LeasedJob,
+        answer: &Answer,
+        until: UnixMs,
+        attempts: usize,
+    ) -> Option<UnixMs> {
+        for _ in 0..attempts.min(ATTEMPTS) {
+            let settlement = self.simulate_attempt(group, plan, &leased, answer.clone()).await;
+            let attempt = settlement.attempt.clone()?;
+            let Next::Scheduled(run_at) = settlement.next() else { return None };
+            if run_at > until {
+                return Some(run_at);
+            }
+            leased.history.push(attempt.past());
+            leased.job.attempt_count = attempt.number;
+            leased.job.run_at = run_at;
+        }
+        None
+    }
+
     /// Simulates one attempt that takes no time and gets `answer`.
     async fn simulate_attempt(
         &self,

@@ -1,12 +1,14 @@
 """The module that becomes the component: the policy, with what it prints and raises made visible.
 
-What is printed becomes log lines. An exception becomes log lines that say where it was raised, and a failure with its message.
+What is printed becomes log lines. An exception becomes log lines that say where it was raised, and a failure with its message. So does a
+result of the wrong type.
 """
 
 import io
 import sys
 
 import carillon_policy_module as policy
+from carillon_returned import RETURNED, WrongType
 from componentize_py_types import Err
 from wit_world.imports import log
 
@@ -74,13 +76,21 @@ def guarded(function, method):
     def call(self, *arguments):
         sys.stdout, sys.stderr = STDOUT, STDERR
         try:
-            return method(self, *arguments)
+            result = method(self, *arguments)
+            if function in RETURNED:
+                RETURNED[function](result)
+            return result
         except Err:
             raise
+        except WrongType as error:
+            STDERR.write(f"{error}\n")
+            if function == "describe":
+                # It has no failure to return.
+                raise
+            raise Err(Failure(Blame.POLICY, "wrong-type", f"{function}: {error}")) from None
         except BaseException as error:
             message = told(error)
             if function == "describe":
-                # It has no failure to return.
                 raise
             if function == "observe":
                 return None

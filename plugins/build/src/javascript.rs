@@ -16,8 +16,11 @@ const NODE: Tool =
 /// What runs in Node. It finds the package from the directory that it runs in.
 const SCRIPT: &str = include_str!("componentize.js");
 
-/// What wraps the policy, so that an exception becomes a failure and not a trap.
+/// What wraps the policy, so that an exception or a result of the wrong type becomes a failure and not a trap.
 const ENTRY: &str = include_str!("entry.js");
+
+/// What the wrapper takes as the result of a call.
+const RETURNED: &str = include_str!("returned.js");
 const ENTRY_FILE: &str = ".carillon-entry.js";
 
 const PACKAGE: &str = "node_modules/@bytecodealliance/componentize-js";
@@ -46,7 +49,7 @@ struct Entry(PathBuf);
 impl Entry {
     fn write(source: &Path, world: &World) -> Result<Self, BuildError> {
         let name = source.file_name().unwrap_or_default().to_string_lossy();
-        let mut text = ENTRY.replace("POLICY", &name);
+        let mut text = ENTRY.replace("POLICY", &name) + RETURNED;
         for export in world.exports() {
             text.push_str(&format!("export const {export} = role('{export}');\n"));
         }

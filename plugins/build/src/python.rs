@@ -15,8 +15,12 @@ const COMPONENTIZE_PY: Tool = Tool {
     install: "install it with `pip install componentize-py==0.25.0`, into the plugin's own `.venv` or into one that is active",
 };
 
-/// What wraps the policy's module, so that what it prints becomes log lines, and an exception a failure and not a trap.
+/// What wraps the policy's module, so that what it prints becomes log lines, and an exception or a result of the wrong type a failure and not a trap.
 const ENTRY: &str = include_str!("entry.py");
+
+/// What the wrapper takes as the result of a call.
+const RETURNED: &str = include_str!("returned.py");
+const RETURNED_FILE: &str = "carillon_returned.py";
 const ENTRY_MODULE: &str = "carillon_entry";
 const ENTRY_FILE: &str = "carillon_entry.py";
 
@@ -26,6 +30,7 @@ const MAIN: &str = "policy.py";
 pub(crate) fn build(directory: &Path, target: &Path, world: &World) -> Result<Vec<u8>, BuildError> {
     let entry = target.join("entry");
     write(&entry.join(ENTRY_FILE), ENTRY.replace("carillon_policy_module", &module(directory)?).as_bytes())?;
+    write(&entry.join(RETURNED_FILE), RETURNED.as_bytes())?;
     let component = target.join("component.wasm");
     let own = directory.join(".venv/bin").join(COMPONENTIZE_PY.name);
     let mut tool = Command::new(if own.exists() { own.as_path() } else { Path::new(COMPONENTIZE_PY.name) });

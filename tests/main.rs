@@ -101,6 +101,7 @@ mod config;
 mod dev;
 mod drain;
 mod error_codes;
+mod full_disk;
 mod inspect;
 mod links;
 mod oci;

@@ -1,5 +1,6 @@
 //! The program itself, in a process of its own.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
@@ -110,6 +111,27 @@ impl Program {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_carillon")]).args(SERVE);
         Self::start(isolated(command), arguments, environment).await
+    }
+
+    /// Whether a process may have mounts of its own here.
+    pub async fn can_mount() -> bool {
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt"]);
+        command.stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
+    }
+
+    /// Starts `carillon serve` where a directory is a file system of 16 MiB that only this process and its children see.
+    pub async fn serve_on_small_disk(directory: &Path, arguments: &[&str]) -> Self {
+        let mount = "mount -t tmpfs -o size=16m tmpfs \"$0\" && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", mount]).arg(directory).arg(env!("CARGO_BIN_EXE_carillon")).args(SERVE);
+        Self::start(isolated(command), arguments, &[]).await
+    }
+
+    /// Where others find what the process sees at a path.
+    pub fn beneath(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.child.id().expect("it runs"));
+        Path::new(&root).join(path.strip_prefix("/").expect("the path is absolute"))
     }
 
     /// From now on it can write so many bytes at most to each file.

@@ -70,6 +70,39 @@ async fn a_run_by_hand_takes_no_runs_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_by_hand_follows_the_overlap_of_its_schedule() {
+    let (_, _, host, receiver) = started().await;
+    for overlap in ["cancel", "queue", "skip", "allow"] {
+        let (gate, path) = (Gate::closed(), format!("/{overlap}"));
+        receiver.on(&path, [Answer::status(200).held(&gate), Answer::status(200)]);
+        put(&host, &receiver, overlap, "0 0 1 1 *", json!({"overlap": overlap})).await;
+        let run = async || {
+            let job = host.api.post(&format!("/v1/schedules/{overlap}/run"), json!({})).await.expect(201);
+            job["id"].as_str().unwrap().to_owned()
+        };
+        let first = run().await;
+        receiver.arrived(&path, 1).await;
+        let second = run().await;
+        match overlap {
+            "cancel" => {
+                host.api.until_state(&first, "cancelled").await;
+                assert_eq!(host.api.attempts(&first).await[0]["error"]["code"], "attempt.cancelled");
+            }
+            "queue" => {
+                host.looked(&receiver).await;
+                assert_eq!(receiver.count(&path), 1, "it waits for the first");
+            }
+            _ => drop(receiver.arrived(&path, 2).await),
+        }
+        gate.release(1);
+        host.api.until_state(&second, "succeeded").await;
+        let expected = if overlap == "cancel" { "cancelled" } else { "succeeded" };
+        host.api.until_state(&first, expected).await;
+        assert_eq!(shown(&host, overlap).await["runs"], 2, "{overlap}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_is_kept_while_a_schedule_uses_it_and_jobs_outlive_their_schedule() {
     let (clock, _, host, receiver) = started().await;
     put(&host, &receiver, "a", "*/10 * * * *", json!({"jitter": "5m"})).await;

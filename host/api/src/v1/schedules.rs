@@ -251,7 +251,7 @@ pub(in super::super) async fn resume(
 /// Makes one of the schedule's jobs now.
 ///
 /// It does so even if the schedule is paused, has ended, or has an unfinished job. With `"overlap": "queue"`, the new job waits for the
-/// unfinished one. A repetition with the same `Idempotency-Key` within 24 hours returns the same response and makes no job.
+/// unfinished one; with `cancel`, it replaces it; with `skip` and `allow`, it runs beside it. A repetition with the same `Idempotency-Key` within 24 hours returns the same response and makes no job.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/run", operation_id = "schedules_run", tag = "schedules",
     params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]

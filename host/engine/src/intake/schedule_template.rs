@@ -82,7 +82,9 @@ impl ScheduleTemplate {
             (TickTrigger::Time, overlap) => overlap,
             // The jobs run one after the other, unless the schedule lets them overlap.
             (TickTrigger::Backfill | TickTrigger::CatchUp, Overlap::Allow)
-            | (TickTrigger::Asked, Overlap::Allow | Overlap::Skip | Overlap::Cancel) => Overlap::Allow,
+            // A client that requests a job gets one: a job that `skip` would leave out runs beside the unfinished one.
+            | (TickTrigger::Asked, Overlap::Allow | Overlap::Skip) => Overlap::Allow,
+            (TickTrigger::Asked, Overlap::Cancel) => Overlap::Cancel,
             (TickTrigger::Backfill | TickTrigger::CatchUp | TickTrigger::Asked, _) => Overlap::Queue,
         };
         let run_at = match trigger {

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Api, Setup};
+use crate::support::{Api, Setup, eventually};
 
 const URL: &str = "http://127.0.0.1:1/";
 
@@ -126,6 +126,30 @@ async fn stored_bytes_are_bounded_and_what_is_removed_makes_room() {
     host.api.patch("/v1/tenants/acme", json!({"quota": {"stored_bytes": 1}})).await.ok();
     let full = api.post("/v1/groups/g/jobs", job()).await.problem(409);
     assert_eq!((&full["quota"]["name"], &full["quota"]["limit"]), (&json!("stored_bytes"), &json!(1)), "{full}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_bytes_of_many_jobs_are_counted_in_pages_after_a_restart() {
+    let setup = Setup::new();
+    let host = setup.start().await;
+    let api = host.api.tenant("acme").await;
+    let job = json!({"url": URL, "run_at": "+1h", "payload": "x".repeat(98)});
+    for (group, count) in [("empty", 0), ("few", 7), ("many", 1_203)] {
+        api.put_group(group, json!({})).await;
+        if count > 0 {
+            let batch = json!({"jobs": vec![job.clone(); count]});
+            api.post(&format!("/v1/groups/{group}/jobs/batch"), batch).await.expect(201);
+        }
+    }
+    let stored = async |api: &Api| {
+        let stored = async || usage(api).await["stored_bytes"].as_u64();
+        eventually("the jobs are counted", stored, |stored| stored.is_some_and(|bytes| bytes % 1_210 == 0)).await
+    };
+    let before = stored(&api).await;
+    assert!(before.is_some_and(|bytes| bytes >= 1_210 * 100), "{before:?}");
+    host.stop().await;
+    let host = setup.start().await;
+    assert_eq!(stored(&api.at(&host.base)).await, before, "equal jobs have equal sizes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -118,6 +118,36 @@ async fn texts_of_plugins_are_clean_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reasons_why_components_are_refused_are_clean() {
+    let host = TestHost::start().await;
+    let hostile: String = HOSTILE.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let schema = json!({"type": HOSTILE}).to_string();
+    let components: [(&str, Bytes); 4] = [
+        (
+            "bad core module",
+            wat::parse_bytes(
+                format!("(component (core module (import \"{hostile}\" \"{hostile}\" (func))))").as_bytes(),
+            )
+            .unwrap()
+            .into_owned()
+            .into(),
+        ),
+        ("bad name", Guest::describing(HOSTILE, "1.0.0", "{}").role("judge", PLAIN).build().into()),
+        ("bad version", Guest::describing("mine", HOSTILE, "{}").role("judge", PLAIN).build().into()),
+        ("bad schema", Guest::describing("mine", "1.0.0", &schema).role("judge", PLAIN).build().into()),
+    ];
+    for (what, component) in components {
+        let refused = upload(&host.api, "/v1/plugins/mine/versions/1.0.0", component).await;
+        assert!(refused.status == 422, "{what}: {}", refused.text());
+        assert_clean(&refused.problem(422));
+    }
+    let mount =
+        host.api.post("/compat/doppler/", json!({"callback_url": HOSTILE, "message": "{}", "run_at": HOSTILE})).await;
+    assert!(mount.status >= 400, "{}", mount.text());
+    assert_clean(&mount.json());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_of_receivers_and_consumers_are_clean() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     let api = &host.api;
@@ -160,7 +190,9 @@ async fn reasons_and_names_of_people_are_clean() {
     // Names in problems are what the client has sent, made visible.
     let refused = api.post("/v1/groups/g/jobs", json!({"url": format!("http://a/{HOSTILE}")})).await;
     assert_clean(&refused.problem(422));
-    assert_clean(&api.post("/v1/groups/g/jobs", json!({"url": "http://a/", HOSTILE: 1})).await.problem(400));
+    let refused = api.post("/v1/groups/g/jobs", json!({"url": "http://a/", HOSTILE: 1})).await.problem(400);
+    assert_clean(&refused["detail"]);
+    assert_eq!(refused["pointer"], format!("/{HOSTILE}"), "a pointer is data, as the name that it has");
     // A job's own name is data and stays as it is; who prints it escapes it.
     api.job_id("g", json!({"url": "http://127.0.0.1:1/", "run_at": "+1h", "name": HOSTILE})).await;
     let listed = api.get("/v1/groups/g/jobs").await.items();

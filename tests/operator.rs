@@ -311,3 +311,23 @@ async fn backup_of_a_running_server_is_served_by_another_one() {
     other.api.get("/v1/groups/g").await.expect(200);
     assert_eq!(other.api.get("/v1/keys/k").await.expect(200)["usable"], true);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compiler_without_confinement_is_logged_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let compiler = dir.path().join("compiler");
+    // A kernel without one of the means.
+    let script =
+        format!("#!/bin/sh\necho 'unconfined: landlock' >&2\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_carillon"));
+    std::fs::write(&compiler, script).unwrap();
+    std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let (compiler, cache) = (compiler.display().to_string(), dir.path().join("cache").display().to_string());
+    let environment =
+        [("CARILLON_POLICY__COMPILER", compiler.as_str()), ("CARILLON_POLICY__CACHE_DIR", cache.as_str())];
+    // It compiles the default plugins before it is ready.
+    let program = Program::serve(&["--store", &store_in(dir.path())], &environment).await;
+    let log = program.until_logged("\"ready\"").await;
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("runs without a part of its confinement")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("WARN") && warnings[0].contains("landlock"), "{warnings:?}");
+}

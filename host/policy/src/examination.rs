@@ -46,6 +46,15 @@ pub async fn examine(
     plugin: &Arc<Plugin>,
     component: &[u8],
 ) -> Result<Described, LoadError> {
+    examined(runtime, tenant, plugin, component).await.map_err(LoadError::cleaned)
+}
+
+async fn examined(
+    runtime: &Runtime,
+    tenant: TenantId,
+    plugin: &Arc<Plugin>,
+    component: &[u8],
+) -> Result<Described, LoadError> {
     let described = describe(runtime, tenant, plugin, component.len()).await?;
     let unusable = |error: String| LoadError::Description(error);
     check_name("plugin", &described.name).map_err(unusable)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use carillon_core::duration;
+use carillon_core::text::clean;
 
 /// Reason why a component is not accepted. Each text says what its author can do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,6 +70,22 @@ pub enum LoadError {
         /// Time until the budget has room again.
         retry_after: Duration,
     },
+}
+
+impl LoadError {
+    /// Returns the same error with the component's own words in it cleaned.
+    pub(super) fn cleaned(self) -> Self {
+        let clean = |text: String| clean(&text).into_owned();
+        match self {
+            Self::NotAComponent(text) => Self::NotAComponent(clean(text)),
+            Self::Compile(text) => Self::Compile(clean(text)),
+            Self::Import(name) => Self::Import(clean(name)),
+            Self::WrongType { name, detail } => Self::WrongType { name: clean(name), detail: clean(detail) },
+            Self::Description(text) => Self::Description(clean(text)),
+            Self::Golden(text) => Self::Golden(clean(text)),
+            other => other,
+        }
+    }
 }
 
 /// Returns a hint about an import that is not allowed.

@@ -134,7 +134,7 @@ impl Registry {
             let component = source.component(digest).await.map_err(LoadError::Source)?;
             let component =
                 component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
-            self.load(digest, &component).await
+            self.load(digest, &component).await.map_err(LoadError::cleaned)
         };
         slot.get_or_try_init(load).await.cloned()
     }
@@ -158,6 +158,15 @@ impl Registry {
     /// Returns the reason why the component is not accepted; [`LoadError::Busy`] if it was not examined in time, and
     /// [`LoadError::OverBudget`] if the tenant's budget is used up.
     pub async fn admit(
+        &self,
+        tenant: TenantId,
+        budget: CompileBudget,
+        component: &Bytes,
+    ) -> Result<Admitted, LoadError> {
+        self.admit_in_turn(tenant, budget, component).await.map_err(LoadError::cleaned)
+    }
+
+    async fn admit_in_turn(
         &self,
         tenant: TenantId,
         budget: CompileBudget,

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::super::error::{Problem, RefusedBound};
+use carillon_core::text::clean;
 use carillon_engine::intake::IntakeError;
 use carillon_store::StoreError;
 
@@ -25,7 +26,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), headers: Box::default(), bound: None }
+        Self { status, message: clean(&message.into()).into_owned(), headers: Box::default(), bound: None }
     }
 
     /// 400.

@@ -28,6 +28,8 @@ mod engines;
 mod epoch;
 mod examination;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod golden;
 #[cfg(test)]
 mod hostile;

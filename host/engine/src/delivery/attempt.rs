@@ -4,6 +4,8 @@
 
 mod answer;
 mod facts;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod interruption;
 mod permission;
 mod recorder;
@@ -16,6 +18,8 @@ use url::Url;
 
 use self::answer::{exchange_of, health_of, inputs_of, pause_asked, retry_after};
 use self::facts::{facts, request_of, seed_of};
+#[cfg(feature = "fuzzing")]
+pub use self::fuzzing::read_retry_after;
 pub use self::interruption::Interruption;
 pub(crate) use self::recorder::AttemptRecorder;
 pub use self::snapshot::{AttemptSnapshot, Evaluation, NotReplayable};

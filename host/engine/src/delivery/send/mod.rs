@@ -7,6 +7,8 @@
 mod client;
 mod connect;
 mod failure;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod http2;
 mod outgoing;
 mod pool;
@@ -25,6 +27,8 @@ use tokio::sync::Semaphore;
 use self::client::{Client, Piece, Reply};
 use self::connect::Connector;
 use self::failure::Failure;
+#[cfg(feature = "fuzzing")]
+pub use self::fuzzing::redirected;
 pub use self::outgoing::{Envelope, Outgoing};
 use self::pool::Pool;
 pub use self::resolve::Requester;

@@ -1,0 +1,1 @@
+//! Compiles libFuzzer: `script/fuzz` links the archive with the fuzz targets.

@@ -17,7 +17,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, Lease, TenantId, Token};
 use carillon_store::decode::{self, Columns as _, leased};
 use carillon_store::unreadable::Claimed;
-use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, StoreError, lane};
+use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, Extension, StoreError, lane};
 
 /// Claims each group's quota: lane after lane, each in the order of the index `job_due` from its watermark on.
 ///
@@ -115,7 +115,8 @@ pub(super) const EXTEND: &str = "
             ON (found.id, found.token) = (lease.id, lease.token)
         WHERE found.state = 'running'
     )
-    UPDATE job SET lease_until = $3 WHERE id = ANY (ARRAY (SELECT ours.id FROM ours))
+    UPDATE job SET lease_until = CASE WHEN $4 THEN $3 ELSE GREATEST(lease_until, $3) END
+    WHERE id = ANY (ARRAY (SELECT ours.id FROM ours))
     RETURNING job.id, job.token";
 
 /// Rows of leased jobs, and further rows that belong to them.
@@ -305,7 +306,7 @@ pub(super) fn claimed(rows: &Rows) -> Claimed {
 /// Moves the end of leases.
 pub(super) struct Extend {
     pub(super) leases: Vec<Lease>,
-    pub(super) lease_until: UnixMs,
+    pub(super) extension: Extension,
 }
 
 #[async_trait]
@@ -315,7 +316,8 @@ impl Verb for Extend {
     async fn run(&self, db: &mut PgConnection) -> Result<Vec<bool>, Failure> {
         let (ids, tokens) = unzipped(&self.leases);
         let mut ours: HashSet<Lease> = HashSet::with_capacity(ids.len());
-        let query = sqlx::query(EXTEND).bind(ids).bind(tokens).bind(self.lease_until.0);
+        let (until, is_exact) = self.extension.parts();
+        let query = sqlx::query(EXTEND).bind(ids).bind(tokens).bind(until.0).bind(is_exact);
         for row in &query.fetch_all(db).await? {
             ours.insert(decode::lease(row)?);
         }

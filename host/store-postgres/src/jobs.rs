@@ -17,9 +17,9 @@ use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
 use carillon_store::{
-    Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, GroupBacklog, Insert, InsertResult,
-    JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth,
-    TickRecord, Ticked, TicksQuery, Work, lane,
+    Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, Extension, GroupBacklog, Insert,
+    InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError,
+    StoreHealth, TickRecord, Ticked, TicksQuery, Work, lane,
 };
 
 #[async_trait]
@@ -117,11 +117,11 @@ impl Jobs for PostgresStore {
         Ok(claim::claimed(&rows).leased.pop())
     }
 
-    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
+    async fn extend(&self, leases: Vec<Lease>, extension: Extension) -> Result<Vec<bool>, StoreError> {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
-        self.database.call(&Extend { leases, lease_until }).await
+        self.database.call(&Extend { leases, extension }).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError> {

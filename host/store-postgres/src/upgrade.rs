@@ -10,8 +10,8 @@ use carillon_core::job::{Admission, NewJob, Settlement};
 use carillon_store::conformance;
 use carillon_store::conformance::{LEASE, NOW, World, an_attempt};
 use carillon_store::{
-    ChangeOutcome, Entities as _, Heartbeat, InsertOutcome, InsertResult, JobChange, Jobs as _, Kind, NodeDoc,
-    Peers as _,
+    ChangeOutcome, Entities as _, Extension, Heartbeat, InsertOutcome, InsertResult, JobChange, Jobs as _, Kind,
+    NodeDoc, Peers as _,
 };
 
 /// A migration that only adds.
@@ -39,7 +39,7 @@ async fn use_all(world: &World, store: &PostgresStore) {
     let leased = conformance::claim(store, world.group, NOW, 10).await;
     assert_eq!(conformance::ids(&leased), [job.id]);
     let lease = [(job.id, leased[0].token)];
-    assert_eq!(store.extend(lease.to_vec(), NOW.plus(LEASE)).await.unwrap(), [true]);
+    assert_eq!(store.extend(lease.to_vec(), Extension::AtLeast(NOW.plus(LEASE))).await.unwrap(), [true]);
     assert!(store.held(world.tenant, job.id, leased[0].token, NOW).await.unwrap().is_some());
     let settlement = Settlement::succeeded(&leased[0], NOW, an_attempt(&leased[0], Some(200)));
     store.settle(vec![settlement]).await.unwrap();

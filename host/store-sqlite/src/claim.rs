@@ -14,7 +14,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, Lease, TenantId, Token};
 use carillon_store::decode::{self, Columns as _, leased};
 use carillon_store::unreadable::Claimed;
-use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, lane};
+use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, Extension, lane};
 
 /// Largest number of groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
@@ -90,10 +90,11 @@ pub(super) const HISTORY: Sql = Sql {
 
 /// The `+` makes SQLite look up the jobs in the list instead of reading all running jobs from the index `job_lease`.
 pub(super) const EXTEND: Sql = Sql {
-    columns: 3,
+    columns: 4,
     text: "
-    UPDATE job SET lease_until = lease.until
-    FROM (SELECT column1 AS id, column2 AS token, column3 AS until FROM (VALUES {rows})) AS lease
+    UPDATE job SET lease_until = CASE WHEN lease.exact THEN lease.until ELSE max(job.lease_until, lease.until) END
+    FROM (
+        SELECT column1 AS id, column2 AS token, column3 AS until, column4 AS exact FROM (VALUES {rows})) AS lease
     WHERE job.id = lease.id AND job.token = lease.token AND +job.state = 'running'
     RETURNING id, token",
 };
@@ -241,12 +242,13 @@ pub(super) fn claimed(rows: &Rows) -> Claimed {
     leased::claimed(&rows.jobs, &rows.history, |row| Ok((row.document("spec")?, row.bytes("body")?)))
 }
 
-pub(super) async fn extend(db: &mut Db, leases: &[Lease], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {
+pub(super) async fn extend(db: &mut Db, leases: &[Lease], extension: Extension) -> Result<Vec<bool>, Failure> {
+    let (until, is_exact) = extension.parts();
     let mut ours: HashSet<Lease> = HashSet::with_capacity(leases.len());
     for chunk in leases.chunks(rows::PER_STATEMENT) {
         let mut query = sqlx::query(AssertSqlSafe(EXTEND.with_rows(chunk.len())));
         for (id, token) in chunk {
-            query = query.bind(rows::id(*id)).bind(token.0).bind(lease_until.0);
+            query = query.bind(rows::id(*id)).bind(token.0).bind(until.0).bind(is_exact);
         }
         for row in db.fetch_all(query).await? {
             ours.insert(decode::lease(&row)?);

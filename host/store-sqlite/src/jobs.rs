@@ -12,9 +12,9 @@ use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
 use carillon_store::{
-    Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, GroupBacklog, Insert, InsertResult,
-    JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth,
-    TickRecord, Ticked, TicksQuery, Work,
+    Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, Extension, GroupBacklog, Insert,
+    InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError,
+    StoreHealth, TickRecord, Ticked, TicksQuery, Work,
 };
 
 #[async_trait]
@@ -90,8 +90,8 @@ impl Jobs for SqliteStore {
         Ok(claim::claimed(&rows).leased.pop())
     }
 
-    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
-        self.writer.call(move |db| Box::pin(async move { claim::extend(db, &leases, lease_until).await })).await
+    async fn extend(&self, leases: Vec<Lease>, extension: Extension) -> Result<Vec<bool>, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { claim::extend(db, &leases, extension).await })).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError> {

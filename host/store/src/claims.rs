@@ -1,4 +1,4 @@
-//! Claims of jobs whose time is over: their leases, or their deadlines.
+//! Claims of jobs whose time is over, by their leases or their deadlines, and extensions of leases.
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::Lease;
@@ -25,4 +25,24 @@ pub struct ClaimOverdue {
     pub lease_until: UnixMs,
     /// Maximum number of jobs.
     pub limit: u32,
+}
+
+/// New end of leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// This time, or the present end if that is later. A call that takes effect after later ones takes nothing back.
+    AtLeast(UnixMs),
+    /// This time, be it earlier or later than the present end.
+    Exactly(UnixMs),
+}
+
+impl Extension {
+    /// Returns the time, and whether it holds where the lease ends later already.
+    #[must_use]
+    pub fn parts(self) -> (UnixMs, bool) {
+        match self {
+            Self::AtLeast(until) => (until, false),
+            Self::Exactly(until) => (until, true),
+        }
+    }
 }

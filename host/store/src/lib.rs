@@ -38,7 +38,7 @@ use carillon_core::job::{
 };
 
 pub use changes::{ChangeOutcome, Edit, JobChange, Replaced};
-pub use claims::{ClaimLost, ClaimOverdue};
+pub use claims::{ClaimLost, ClaimOverdue, Extension};
 pub use entities::{Changes, Entities, Entity, Kind, Precondition, PutEntity};
 pub use error::StoreError;
 pub use figures::{Backlog, CommitStats, failure_count};
@@ -273,7 +273,7 @@ pub trait Jobs: Send + Sync {
     ) -> Result<Option<LeasedJob>, StoreError>;
 
     /// Moves the end of leases; returns for each whether it was still valid for its holder.
-    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
+    async fn extend(&self, leases: Vec<Lease>, extension: Extension) -> Result<Vec<bool>, StoreError>;
 
     /// Writes settlements with attempts and follow-up jobs, each only under the newest lease, and returns the outcomes in order. A follow-up job of a
     /// group that no longer exists is left out.

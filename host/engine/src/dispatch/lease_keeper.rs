@@ -10,7 +10,7 @@ use crate::dispatch::leases::{EXTENSIONS, Hold, Leases};
 use crate::services::Services;
 use carillon_core::clock::{self, UnixMs};
 use carillon_core::job::{LeasedJob, Settlement};
-use carillon_store::StoreError;
+use carillon_store::{Extension, StoreError};
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ impl LeaseKeeper {
             if leases.is_empty() {
                 return Ok(asked);
             }
-            let ours = self.services.store.extend(leases, self.expiry(asked)).await?;
+            let ours = self.services.store.extend(leases, Extension::AtLeast(self.expiry(asked))).await?;
             let lost = ours.iter().filter(|ours| !**ours).count();
             if lost > 0 {
                 tracing::debug!(lost, "leases expired before they were extended");

@@ -28,7 +28,7 @@ use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{DispatchMode, GroupId, JobId, LeasedJob, Settlement, State, TenantId, Token};
 use carillon_policy::JudgedOutcome;
-use carillon_store::{ClaimDue, SettleOutcome, StoreError};
+use carillon_store::{ClaimDue, Extension, SettleOutcome, StoreError};
 use carillon_telemetry::Fact;
 
 /// Number of jobs of one claim, with their payloads.
@@ -227,7 +227,7 @@ impl PullQueue {
             asked = self.services.clock.now();
             let until = asked.plus(lease);
             let leases = handover.leases().iter().map(|(_, leased)| leased.lease()).collect();
-            let mut ours = self.services.store.extend(leases, until).await?.into_iter();
+            let mut ours = self.services.store.extend(leases, Extension::AtLeast(until)).await?.into_iter();
             handover.leases_mut().retain_mut(|(_, leased)| {
                 leased.until = until;
                 ours.next() == Some(true)
@@ -246,7 +246,8 @@ impl PullQueue {
         loop {
             let asked = self.services.clock.now();
             let until = asked.plus(lease);
-            if self.services.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() != Some(&true) {
+            let leases = vec![(ticket.job, ticket.token)];
+            if self.services.store.extend(leases, Extension::Exactly(until)).await?.first() != Some(&true) {
                 return Err(LeaseError::Ended);
             }
             // A lease counts from when it was written, not from when it was requested.

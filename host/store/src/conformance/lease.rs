@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::{GroupBacklog, SettleOutcome};
+use crate::{Extension, GroupBacklog, SettleOutcome};
 use carillon_core::job::{DispatchMode, HISTORY_LIMIT, Settlement, Token};
 
 pub async fn goes_to_the_earliest_within_the_quota(world: &World) {
@@ -141,14 +141,20 @@ pub async fn that_ran_out_cannot_settle_or_extend(world: &World) {
     let new = claim_lost(&*world.store, end, end.plus(LEASE), 10).await.remove(0);
     let settle = |leased: &LeasedJob| Settlement::succeeded(leased, end, an_attempt(leased, Some(200)));
 
-    assert_eq!(world.store.extend(vec![(late.job.id, late.token)], UnixMs::MAX).await.unwrap(), [false]);
+    assert_eq!(
+        world.store.extend(vec![(late.job.id, late.token)], Extension::AtLeast(UnixMs::MAX)).await.unwrap(),
+        [false]
+    );
     assert_eq!(world.store.settle(vec![settle(&late)]).await.unwrap(), [SettleOutcome::LeaseLost]);
     assert_eq!(world.state(late.job.id).await, State::Running);
     assert!(world.store.attempts(world.tenant, late.job.id, 0, 10).await.unwrap().is_empty());
 
     assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
     assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [SettleOutcome::LeaseLost]);
-    assert_eq!(world.store.extend(vec![(new.job.id, new.token)], UnixMs::MAX).await.unwrap(), [false]);
+    assert_eq!(
+        world.store.extend(vec![(new.job.id, new.token)], Extension::AtLeast(UnixMs::MAX)).await.unwrap(),
+        [false]
+    );
 }
 
 pub async fn is_taken_back_only_where_it_is_named(world: &World) {
@@ -199,10 +205,26 @@ pub async fn can_be_prolonged(world: &World) {
         (JobId(Uuid::nil()), Token(1)),
         (leased[0].job.id, leased[0].token),
     ];
-    assert_eq!(world.store.extend(prolong, end.plus(ms(1))).await.unwrap(), [true, false, false, true]);
-    assert_eq!(world.store.extend(Vec::new(), end).await.unwrap(), Vec::<bool>::new());
+    assert_eq!(
+        world.store.extend(prolong, Extension::AtLeast(end.plus(ms(1)))).await.unwrap(),
+        [true, false, false, true]
+    );
+    assert_eq!(world.store.extend(Vec::new(), Extension::AtLeast(end)).await.unwrap(), Vec::<bool>::new());
     assert_eq!(ids(&claim_lost(&*world.store, end, UnixMs::MAX, 10).await), [leased[1].job.id]);
     assert_eq!(ids(&claim_lost(&*world.store, end.plus(ms(1)), UnixMs::MAX, 10).await), [leased[0].job.id]);
+}
+
+/// A call of a node that has given it up may take effect after later ones.
+pub async fn is_moved_back_only_where_that_is_asked_for(world: &World) {
+    let leased = world.leased().await;
+    let (end, lease) = (NOW.plus(LEASE), leased.lease());
+    let extend = async |extension| assert_eq!(world.store.extend(vec![lease], extension).await.unwrap(), [true]);
+    let ending = async || world.store.ending_leases(NOW, end.plus(LEASE), 10).await.unwrap();
+    extend(Extension::AtLeast(end.plus(ms(2)))).await;
+    extend(Extension::AtLeast(end.plus(ms(1)))).await;
+    assert_eq!(ending().await, [(lease, end.plus(ms(2)))]);
+    extend(Extension::Exactly(end.minus(ms(1)))).await;
+    assert_eq!(ending().await, [(lease, end.minus(ms(1)))]);
 }
 
 pub async fn shows_the_last_hundred_attempts(world: &World) {

@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 
 use super::model::{End, Expected, Step, WALK_LEASE, a_step, ms};
 use super::*;
-use crate::{ClaimOverdue, Edit};
+use crate::{ClaimOverdue, Edit, Extension};
 use carillon_core::job::{DispatchMode, Token};
 
 /// Seeds of walks that failed before.
@@ -185,7 +185,10 @@ impl Walk<'_> {
         if ours {
             job.lease_until = until;
         }
-        assert_eq!(self.world.store.extend(vec![(job.id, leased.token)], until).await.unwrap(), [ours]);
+        assert_eq!(
+            self.world.store.extend(vec![(job.id, leased.token)], Extension::Exactly(until)).await.unwrap(),
+            [ours]
+        );
     }
 
     async fn cancel(&mut self, which: usize) {

@@ -1,7 +1,7 @@
 //! Cases of settling, cancelling and removing jobs.
 
 use super::*;
-use crate::SettleOutcome;
+use crate::{Extension, SettleOutcome};
 use carillon_core::job::{PluginUse, Settlement, Token};
 
 async fn settle(world: &World, settlement: Settlement) -> SettleOutcome {
@@ -177,7 +177,7 @@ pub async fn many_at_once(world: &World) {
     let leased = world.claim(NOW, MANY as u32).await;
     assert_eq!(leased.len(), MANY);
     let leases = leased.iter().map(|leased| (leased.job.id, leased.token)).collect();
-    assert_eq!(world.store.extend(leases, NOW.plus(LEASE)).await.unwrap(), [true; MANY]);
+    assert_eq!(world.store.extend(leases, Extension::AtLeast(NOW.plus(LEASE))).await.unwrap(), [true; MANY]);
     let retry = |leased| Settlement::retry(leased, NOW, an_attempt(leased, Some(503)), NOW);
     let settled = world.store.settle(leased.iter().map(retry).collect()).await.unwrap();
     assert_eq!(settled, [SettleOutcome::Applied(State::Scheduled); MANY]);

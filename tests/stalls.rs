@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use crate::support::{
     ADMIN_TOKEN, Answer, Api, DATABASE, Gate, ManualClock, Program, Receiver, Setup, TestHost, cluster, eventually,
+    upload_built,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -118,6 +119,45 @@ async fn a_pause_of_the_server_longer_than_a_lease_repeats_nothing() {
         swept(&world.clock, &world.host, &mut world.shell).await;
     }
     world.settle_accounts().await;
+}
+
+/// The job's time has come and its lease was looked at, but its request waits for a policy thread when the server stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_prepared_after_its_lease_is_not_sent_under_it() {
+    let clock = ManualClock::new();
+    let setup = Setup::with_clock(&clock).set("policy.threads", "1").set("policy.deadline", "5s");
+    let host = setup.set("policy.fuel", "18446744073709551615").start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    let moody = |mood: &str| json!({"encode": [{"plugin": "moody", "config": {"mood": mood}}]});
+    upload_built(&host.api, "tests/guests/moody", "moody").await;
+    host.api.put_group("spin", moody("spin")).await;
+    host.api.put_group("g", moody("talk")).await;
+    let mut shell = shell(host.dir.path()).await;
+    let waiting = async |calls: u8| {
+        let line = format!("carillon_policy_queue {calls}\n");
+        let metrics = async || host.api.get("/metrics").await.text().to_owned();
+        eventually("as many calls wait for the thread", metrics, |text| text.contains(&line)).await;
+    };
+
+    let spinning = host.api.job_id("spin", json!({"url": receiver.url("/spin")})).await;
+    host.api.until_state(&spinning, "running").await;
+    let job = host.api.job_id("g", json!({"url": receiver.url("/job")})).await;
+    waiting(1).await;
+    host.api.job_id("g", json!({"url": receiver.url("/behind")})).await;
+    waiting(2).await;
+    // Nothing is extended while the server stands still.
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut shell).await.unwrap();
+    clock.advance(2 * LEASE);
+    let woken = clock.now();
+    // The one behind has the thread, or had it: the request is prepared.
+    waiting(0).await;
+    sqlx::query("COMMIT").execute(&mut shell).await.unwrap();
+
+    host.api.until_state(&job, "succeeded").await;
+    let attempts = host.api.attempts(&job).await;
+    assert_eq!(attempts.len(), 1, "what was not sent spends no attempt");
+    assert_eq!(attempts[0]["started_at"], woken.to_string(), "it was leased again, and sent then");
+    assert_eq!(receiver.count("/job"), 1);
 }
 
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ mod facts;
 #[cfg(feature = "fuzzing")]
 mod fuzzing;
 mod interruption;
+mod lease_end;
 mod permission;
 mod recorder;
 mod snapshot;
@@ -21,6 +22,7 @@ use self::facts::{facts, request_of, seed_of};
 #[cfg(feature = "fuzzing")]
 pub use self::fuzzing::read_retry_after;
 pub use self::interruption::Interruption;
+pub use self::lease_end::LeaseEnd;
 pub(crate) use self::recorder::AttemptRecorder;
 pub use self::snapshot::{AttemptSnapshot, Evaluation, NotReplayable};
 use crate::delivery::receiver::{Destination, Pass, Postponed, Receivers};
@@ -120,9 +122,14 @@ impl AttemptExecutor {
     /// Makes the attempt of `leased`, and returns its settlement.
     ///
     /// If it begins shortly before the job is due, it is prepared by then and waits; all decisions, and all that its policy sees, are as of
-    /// the due time. If it is interrupted before its request is sent, the job is released, unspent; after the response it is not interrupted
-    /// any more.
-    pub async fn execute(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
+    /// the due time. If it is interrupted before its request is sent, or its lease is over by then, the job is released, unspent; after the
+    /// response it is not interrupted any more.
+    pub async fn execute(
+        &self,
+        leased: &LeasedJob,
+        lease_end: &LeaseEnd,
+        interruption: &Interruption,
+    ) -> AttemptResult {
         let started_at = self.services.clock.now().max(leased.job.run_at);
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
@@ -137,7 +144,7 @@ impl AttemptExecutor {
         }
         let mut notes = AttemptRecorder::new(leased, &group, started_at);
         let ready = tokio::select! {
-            ready = self.ready(leased, &group, &mut notes) => ready,
+            ready = self.ready(leased, lease_end, &group, &mut notes) => ready,
             _ = interruption.cause() => Err(Unready::Released),
         };
         let Ready { case, pass, destination, plan, outgoing } = match ready {
@@ -178,6 +185,7 @@ impl AttemptExecutor {
     async fn ready<'a>(
         &self,
         leased: &'a LeasedJob,
+        lease_end: &LeaseEnd,
         group: &'a Group,
         notes: &mut AttemptRecorder,
     ) -> Result<Ready<'a>, Unready> {
@@ -192,11 +200,13 @@ impl AttemptExecutor {
         let request = self.request(&case, started_at, notes).await;
         if begun_at < run_at {
             self.services.clock.sleep_until(run_at).await;
-            let now = self.services.clock.now();
-            if now >= leased.until {
-                // This node stood still: another node may hold the job by now.
-                return Err(Unready::Released);
-            }
+        }
+        let now = self.services.clock.now();
+        if lease_end.has_passed(now) {
+            // This node stood still: another node may hold the job by now.
+            return Err(Unready::Released);
+        }
+        if begun_at < run_at {
             notes.detail.timings.late = micros(now.since(run_at));
         }
         let (plan, outgoing) = request.map_err(|(role, fault)| Unready::Fault(role, fault))?;

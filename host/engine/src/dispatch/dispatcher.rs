@@ -30,7 +30,7 @@ use self::claim_batch_size::ClaimBatchSize;
 use self::claim_plan::ClaimPlan;
 use self::fair_share::{Demand, FreePlaces, GroupDemand, share_pool};
 use self::lookahead::Lookahead;
-use crate::delivery::attempt::{AttemptExecutor, AttemptResult, Interruption};
+use crate::delivery::attempt::{AttemptExecutor, AttemptResult, Interruption, LeaseEnd};
 use crate::delivery::settler::Settler;
 use crate::dispatch::lease_keeper::LeaseKeeper;
 use crate::dispatch::leases::{Hold, Leases};
@@ -327,14 +327,14 @@ impl Dispatcher {
             leased.job.body_len,
             now.max(leased.job.run_at),
         );
-        let hold = self.leases.keep(leased.lease());
+        let hold = self.leases.keep(leased.lease(), leased.until);
         self.attempts.spawn(Arc::clone(self).run_attempt(leased, permit, hold));
     }
 
     /// Makes an attempt and settles it. At its end it removes only what belongs to its own lease.
     async fn run_attempt(self: Arc<Self>, leased: LeasedJob, permit: Permit, hold: Hold) {
         let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
-        let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
+        let AttemptResult { settlement, trial } = self.attempt(&leased, hold.end(), &interruption).await;
         let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
         let permit = if settlement.spends() { permit } else { permit.unused(self.services.clock.now()) };
         let attempt = self.rollouts.attempt_to_watch(leased.job.group, &settlement);
@@ -357,18 +357,18 @@ impl Dispatcher {
         }
     }
 
-    async fn attempt(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
+    async fn attempt(&self, leased: &LeasedJob, lease_end: &LeaseEnd, interruption: &Interruption) -> AttemptResult {
         tokio::select! {
             () = self.services.clock.sleep_until_nearly(leased.job.run_at) => {}
             _ = interruption.cause() => return Settlement::released(leased, self.services.clock.now()).into(),
         }
         let now = self.services.clock.now().max(leased.job.run_at);
-        if now >= leased.until {
+        if lease_end.has_passed(now) {
             // The claim took long, or this node stood still: another node may hold the job by now.
             return Settlement::released(leased, now).into();
         }
         self.services.telemetry.record(Fact::pop(leased, now));
-        self.executor.execute(leased, interruption).await
+        self.executor.execute(leased, lease_end, interruption).await
     }
 
     /// Returns a permit, and wakes the dispatcher if due jobs wait for one.

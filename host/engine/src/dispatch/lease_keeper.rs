@@ -57,7 +57,10 @@ impl LeaseKeeper {
             if leases.is_empty() {
                 return Ok(asked);
             }
-            let ours = self.services.store.extend(leases, Extension::AtLeast(self.expiry(asked))).await?;
+            let until = self.expiry(asked);
+            let ours = self.services.store.extend(leases.clone(), Extension::AtLeast(until)).await?;
+            self.leases
+                .extended(leases.into_iter().zip(&ours).filter(|(_, ours)| **ours).map(|(lease, _)| lease), until);
             let lost = ours.iter().filter(|ours| !**ours).count();
             if lost > 0 {
                 tracing::debug!(lost, "leases expired before they were extended");
@@ -70,7 +73,7 @@ impl LeaseKeeper {
 
     /// Settles jobs and holds their leases meanwhile: however long the store takes, they are not rescued twice.
     pub(crate) async fn settle_all(&self, leased: &[LeasedJob], settle: impl Fn(&LeasedJob) -> Settlement) {
-        let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease())).collect();
+        let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease(), leased.until)).collect();
         self.settler.settle_all(leased, settle).await;
     }
 

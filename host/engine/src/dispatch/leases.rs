@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
+use crate::delivery::attempt::LeaseEnd;
+use carillon_core::clock::UnixMs;
 use carillon_core::job::Lease;
 
 /// Number of extensions within the duration of a lease.
@@ -29,12 +31,13 @@ pub struct Leases {
 }
 
 /// State of one held lease.
-#[derive(Default)]
 struct Held {
     /// Number of attempts and requests that work under the lease.
     holds: u32,
     /// Number of holds that want the lease to be extended.
     kept: u32,
+    /// End of the lease, as far as this node knows.
+    end: LeaseEnd,
     /// Aborts the attempt.
     abort: CancellationToken,
 }
@@ -53,6 +56,7 @@ pub struct Hold {
     leases: Arc<Leases>,
     lease: Lease,
     until: Until,
+    end: LeaseEnd,
     abort: CancellationToken,
 }
 
@@ -66,10 +70,10 @@ pub struct Sorted {
 }
 
 impl Leases {
-    /// Holds the lease of an attempt, and has it extended until the hold is dropped.
+    /// Holds the lease of an attempt, which ends at `end`, and has it extended until the hold is dropped.
     #[must_use]
-    pub fn keep(self: &Arc<Self>, lease: Lease) -> Hold {
-        self.hold(lease, Until::Released)
+    pub fn keep(self: &Arc<Self>, lease: Lease, end: UnixMs) -> Hold {
+        self.hold(lease, Until::Released, end)
     }
 
     /// Holds a consumer's lease during a request about it.
@@ -77,15 +81,26 @@ impl Leases {
     /// The lease expires at the time that the consumer has set, but this node does not rescue it before the request is answered.
     #[must_use]
     pub fn guard(self: &Arc<Self>, lease: Lease) -> Hold {
-        self.hold(lease, Until::Given)
+        self.hold(lease, Until::Given, UnixMs::MAX)
     }
 
-    fn hold(self: &Arc<Self>, lease: Lease, until: Until) -> Hold {
+    fn hold(self: &Arc<Self>, lease: Lease, until: Until, end: UnixMs) -> Hold {
         let mut all = self.lock();
-        let held = all.entry(lease).or_default();
+        let held = all.entry(lease).or_insert_with(|| Held {
+            holds: 0,
+            kept: 0,
+            end: LeaseEnd::new(end),
+            abort: CancellationToken::new(),
+        });
         held.holds += 1;
         held.kept += u32::from(until == Until::Released);
-        Hold { leases: Arc::clone(self), lease, until, abort: held.abort.clone() }
+        Hold { leases: Arc::clone(self), lease, until, end: held.end.clone(), abort: held.abort.clone() }
+    }
+
+    /// Records that the store has extended these leases until `end`.
+    pub fn extended(&self, leases: impl IntoIterator<Item = Lease>, end: UnixMs) {
+        let all = self.lock();
+        leases.into_iter().filter_map(|lease| all.get(&lease)).for_each(|held| held.end.extend(end));
     }
 
     /// Announces a claim. The caller keeps the guard until the claim's leases are held.
@@ -129,6 +144,12 @@ impl Leases {
 }
 
 impl Hold {
+    /// Returns the end of the lease, which extensions move.
+    #[must_use]
+    pub fn end(&self) -> &LeaseEnd {
+        &self.end
+    }
+
     /// Returns the token that is cancelled when the attempt is to be aborted.
     #[must_use]
     pub fn abort(&self) -> &CancellationToken {
@@ -155,6 +176,8 @@ mod tests {
     use super::*;
     use carillon_core::job::{JobId, Token};
 
+    const END: UnixMs = UnixMs(1_000);
+
     fn lease(token: i64) -> Lease {
         (JobId(uuid::Uuid::nil()), Token(token))
     }
@@ -162,7 +185,7 @@ mod tests {
     #[test]
     fn an_attempt_that_ends_late_takes_nothing_of_the_next_lease_of_its_job() {
         let leases = Arc::new(Leases::default());
-        let (late, next) = (leases.keep(lease(1)), leases.keep(lease(2)));
+        let (late, next) = (leases.keep(lease(1), END), leases.keep(lease(2), END));
         drop(late);
         assert_eq!(leases.kept(), [lease(2)]);
         drop(next);
@@ -189,7 +212,7 @@ mod tests {
         let claiming = leases.claiming().now_or_never().unwrap();
         let mut sorted = Box::pin(leases.sort(vec![lease(1)]));
         assert!(sorted.as_mut().now_or_never().is_none(), "the claim may have leased it");
-        let _hold = leases.keep(lease(1));
+        let _hold = leases.keep(lease(1), END);
         drop(claiming);
         assert_eq!(sorted.now_or_never().unwrap(), Sorted { held: vec![lease(1)], lost: vec![] });
     }
@@ -197,8 +220,19 @@ mod tests {
     #[test]
     fn an_abort_reaches_the_lease_it_names_and_no_other() {
         let leases = Arc::new(Leases::default());
-        let (old, new) = (leases.keep(lease(1)), leases.keep(lease(2)));
+        let (old, new) = (leases.keep(lease(1), END), leases.keep(lease(2), END));
         leases.abort(&[lease(1), lease(7)]);
         assert!(old.abort().is_cancelled() && !new.abort().is_cancelled());
+    }
+
+    #[test]
+    fn extension_moves_the_end_of_the_leases_that_it_names_and_never_back() {
+        let leases = Arc::new(Leases::default());
+        let (extended, other) = (leases.keep(lease(1), END), leases.keep(lease(2), END));
+        assert!(!extended.end().has_passed(UnixMs(999)) && extended.end().has_passed(END));
+        leases.extended([lease(1), lease(7)], UnixMs(2_000));
+        leases.extended([lease(1)], UnixMs(1_500));
+        assert!(!extended.end().has_passed(UnixMs(1_999)) && extended.end().has_passed(UnixMs(2_000)));
+        assert!(other.end().has_passed(END));
     }
 }

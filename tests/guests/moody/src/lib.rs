@@ -1,5 +1,5 @@
 //! Does as its config says: as an observer it talks, traps or never ends; as a judge it traps, or says what it is told of the attempt; as an
-//! encoder it traps, or does nothing.
+//! encoder it traps, never ends, or does nothing.
 
 use carillon_policy_sdk::{
     Attempt, Encode, Event, Exchange, Failure, Judge, Observe, Plugin, Request, Verdict, export, log,
@@ -38,8 +38,13 @@ impl Plugin for Moody {
 
 impl Encode for Moody {
     fn encode(_attempt: &Attempt, config: &Config, request: Request) -> Result<Request, Failure> {
-        assert!(!matches!(config.mood, Mood::Trap), "in a bad mood");
-        Ok(request)
+        match config.mood {
+            Mood::Talk => Ok(request),
+            Mood::Trap => panic!("in a bad mood"),
+            Mood::Spin => loop {
+                std::hint::black_box(&request);
+            },
+        }
     }
 }
 

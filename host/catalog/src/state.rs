@@ -2,6 +2,7 @@
 
 mod lookups;
 mod quotas;
+mod tokens;
 #[cfg(test)]
 mod touched;
 
@@ -20,7 +21,7 @@ use super::quotas::Ledger;
 use super::schedules::Schedule;
 use super::secrets::Vault;
 use super::signers::Signers;
-use super::token::{ApiToken, TokenDoc};
+use super::token::ApiToken;
 use super::versions::{Binding, Rollout, roles_of, slot_of};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_core::limits::TenantLimits;
@@ -171,11 +172,6 @@ impl CatalogState {
     /// Returns whether the store has a tenant of this number, even one that cannot be read.
     fn is_owner_known(&self, tenant: i64) -> bool {
         self.known.get(&tenant).is_some_and(|(_, _, kind, _)| *kind == Kind::Tenant)
-    }
-
-    /// Returns whether the store has a tenant of this name, even one that cannot be read.
-    pub(super) fn is_tenant_known(&self, name: &str) -> bool {
-        self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
     }
 
     fn apply_readable(
@@ -362,34 +358,6 @@ impl CatalogState {
         })
     }
 
-    fn apply_token(&mut self, entity: Entity) -> anyhow::Result<()> {
-        let Some(tenant) = self.tenant_of(&entity) else { return Ok(()) };
-        let doc: TokenDoc = read(&entity)?;
-        let slot = (tenant.id, entity.name.clone());
-        self.forget_token(&slot);
-        let token = Arc::new(ApiToken::of(doc, entity.name, tenant, entity.created_at, entity.version));
-        self.index_token(&token);
-        self.tokens.insert(slot, token);
-        Ok(())
-    }
-
-    /// Lets a token be found by each of its secrets.
-    fn index_token(&mut self, token: &Arc<ApiToken>) {
-        for hash in token.hashes() {
-            self.token_hashes.insert(hash.to_owned(), Arc::clone(token));
-        }
-    }
-
-    /// Removes a token from the index by text; another token may have the same text.
-    fn forget_token(&mut self, slot: &(TenantId, String)) {
-        let Some(token) = self.tokens.remove(slot) else { return };
-        for hash in token.hashes() {
-            if self.token_hashes.get(hash).is_some_and(|known| known.id == token.id) {
-                self.token_hashes.remove(hash);
-            }
-        }
-    }
-
     /// Returns a number that rises whenever one of the tenant's keys changes. The plans of its groups are then made again when they are
     /// needed, whether they use that key or not, so that a change costs nothing for groups without work.
     pub(super) fn keys_epoch(&self, tenant: TenantId) -> u64 {
@@ -421,18 +389,6 @@ impl CatalogState {
         Arc::new(old.with(Arc::clone(tenant), old.binding, old.own.clone(), effective))
     }
 
-    /// Applies a change of the tenant to its tokens: each acts for the tenant as it is now.
-    fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
-        let tokens =
-            self.tokens.range_mut((tenant.id, String::new())..).take_while(|((owner, _), _)| *owner == tenant.id);
-        for (_, token) in tokens {
-            *token = Arc::new(token.of_tenant(tenant));
-            for hash in token.hashes() {
-                self.token_hashes.insert(hash.to_owned(), Arc::clone(token));
-            }
-        }
-    }
-
     /// Returns the tenant of an entity; `None` if the tenant was deleted while another node wrote the entity. Such an entity stays invisible.
     fn tenant_of(&self, entity: &Entity) -> Option<Arc<Tenant>> {
         let tenant = self.tenants.get(&TenantId(entity.tenant)).cloned();
@@ -440,11 +396,5 @@ impl CatalogState {
             tracing::info!(kind = entity.kind.as_str(), name = entity.name, "ignored an entity of a deleted tenant");
         }
         tenant
-    }
-
-    /// Returns all entities of a tenant, of any kind.
-    pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
-        let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);
-        owned.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
     }
 }

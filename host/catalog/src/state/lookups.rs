@@ -155,4 +155,15 @@ impl CatalogState {
         let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
         tokens.map(|(_, token)| token)
     }
+
+    /// Returns all entities of a tenant, of any kind.
+    pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
+        let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);
+        owned.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
+    }
+
+    /// Returns whether the store has a tenant of this name, even one that cannot be read.
+    pub(super) fn is_tenant_known(&self, name: &str) -> bool {
+        self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
+    }
 }

@@ -261,7 +261,7 @@ impl Hostile {
         };
         let mut component = plugin.component.to_vec();
         component.extend(custom_section(self.number()));
-        drop(self.client.put_component(&["plugins", "hostile", "versions", "1.0.0"], component, None).await);
+        drop(self.client.put_component(&["plugins", "hostile", "versions", "1.0.0"], &[], component, None).await);
     }
 }
 

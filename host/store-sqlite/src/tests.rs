@@ -145,7 +145,7 @@ async fn own_reads_do_not_wait_for_reads_of_clients() {
         held.push(store.readers.view(TenantId(tenant)).await.unwrap());
     }
     assert_eq!(store.waiting().await, Ok(Vec::new()));
-    assert!(store.generation().await.is_ok() && store.backlog(NOW).await.is_ok() && store.ticked().await.is_ok());
+    assert!(store.generation().await.is_ok() && store.backlog(NOW).await.is_ok() && store.ticked(None).await.is_ok());
     assert_eq!(
         store.job(TenantId(1), JobId(uuid::Uuid::nil())).await,
         Err(StoreError::ReadTimeout),

@@ -163,7 +163,7 @@ impl CatalogState {
     }
 
     /// Returns whether the store has a tenant of this name, even one that cannot be read.
-    pub(super) fn is_tenant_known(&self, name: &str) -> bool {
+    pub(in super::super) fn is_tenant_known(&self, name: &str) -> bool {
         self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
     }
 }

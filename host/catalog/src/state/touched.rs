@@ -14,6 +14,7 @@ use carillon_store::{Entity, Kind};
 
 const LIMITS: TenantLimits = TenantLimits {
     jobs: u64::MAX,
+    stored_bytes: u64::MAX,
     schedules: u64::MAX,
     groups: u64::MAX,
     keys: u64::MAX,
@@ -21,6 +22,7 @@ const LIMITS: TenantLimits = TenantLimits {
     plugins: u64::MAX,
     config_bytes: u64::MAX,
     bulks: u64::MAX,
+    compile_seconds: u64::MAX,
 };
 
 /// Numbers of the two tenants.
@@ -53,7 +55,7 @@ impl World {
         let mut state = CatalogState::new(Value::Object(serde_json::Map::new()), Presets::new(), Vec::new(), LIMITS);
         let tenants = [(TENANT, "one"), (OTHER, "two")].map(|(id, name)| entity(id, 0, Kind::Tenant, name, 1));
         let group = |number| entity(100 + number, TENANT, Kind::Group, &format!("g{number}"), 1);
-        state.apply_all(tenants.into_iter().chain((0..groups).map(group)).collect(), &vault);
+        state.load(tenants.into_iter().chain((0..groups).map(group)).collect(), &vault);
         Self { state, vault }
     }
 
@@ -66,7 +68,14 @@ impl World {
     /// Applies a change that another node made; returns how many groups were made again or removed, and how many entities are known.
     fn change(&mut self, changed: Vec<Entity>, gone: Vec<i64>) -> (usize, usize) {
         let before: Vec<_> = self.state.groups_of(TenantId(TENANT)).cloned().collect();
-        self.state.apply_changes(changed, gone, &self.vault);
+        let (changed, gone) = self.state.order(changed, &gone);
+        for (tenant, kind, name) in gone {
+            self.state.remove(tenant, kind, &name);
+        }
+        for entity in changed {
+            // An entity that cannot be read is known nevertheless.
+            drop(self.state.apply(entity, None, &self.vault));
+        }
         let now = self.groups();
         let touched = before.iter().filter(|group| now.binary_search(&Arc::as_ptr(group)).is_err()).count();
         (touched, self.state.known.len())

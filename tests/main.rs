@@ -6,6 +6,8 @@
 
 mod support;
 
+mod audit;
+mod audit_changes;
 mod auth;
 mod bad_input;
 mod bounds;

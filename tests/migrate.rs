@@ -41,7 +41,7 @@ fn table<'a>(report: &'a Value, name: &str) -> &'a Value {
 #[track_caller]
 fn all_the_same(report: &Value) {
     let tables = report["tables"].as_array().unwrap();
-    assert_eq!(tables.len(), 11, "{report}");
+    assert_eq!(tables.len(), 13, "{report}");
     for table in tables {
         assert!(table["source"]["rows"].as_u64().unwrap() > 0, "the test has rows for it: {table}");
         assert!(table["source"]["sha256"].as_str().is_some_and(|hex| hex.len() == 64), "{table}");

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Api, Receiver, Setup, TestHost};
 
 /// Every operation that clients rely on, by the id that generated clients name it by. An id never changes.
-const OPERATIONS: [(&str, &str); 89] = [
+const OPERATIONS: [(&str, &str); 91] = [
     ("health_check", "GET /healthz"),
     ("metrics_read", "GET /metrics"),
     ("readiness_check", "GET /readyz"),
+    ("audit_list", "GET /v1/audit"),
+    ("audit_verify", "GET /v1/audit/verify"),
     ("bulk_changes_list", "GET /v1/bulk"),
     ("bulk_changes_get", "GET /v1/bulk/{id}"),
     ("cron_runs_list", "GET /v1/cron/runs"),

@@ -31,7 +31,7 @@ async fn a_shadow_that_says_the_same_is_the_same() {
     let set = host.api.put(SHADOW, json!({"version": 2})).await.expect(200);
     assert_eq!(
         (&set["percent"], &set["attempts"], &set["by"]),
-        (&json!(100), &json!(0), &json!("first administrator"))
+        (&json!(100), &json!(0), &json!({"token": "configuration", "name": "first administrator"}))
     );
     let id = host.api.job_id("g", json!({"url": receiver.url("/a"), "payload": {"a": 1}})).await;
     host.api.until_state(&id, "succeeded").await;

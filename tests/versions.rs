@@ -45,7 +45,10 @@ async fn each_change_of_the_policy_is_a_version() {
 
     let first = host.api.get(&format!("{VERSIONS}/1")).await.expect(200);
     assert_eq!((&first["policy"], &first["active"]), (&expecting(200), &json!(false)));
-    assert_eq!((&first["by"], &first["why"]), (&json!("first administrator"), &json!("first")));
+    assert_eq!(
+        (&first["by"], &first["why"]),
+        (&json!({"token": "configuration", "name": "first administrator"}), &json!("first"))
+    );
     let plugins = first["plugins"].as_array().unwrap();
     assert_eq!((&plugins[0]["role"], &plugins[1]["role"]), (&json!("judge"), &json!("retry")));
     assert!(plugins[0]["plugin"].as_str().unwrap().starts_with("expected-status@"), "{first}");
@@ -96,7 +99,7 @@ async fn a_candidate_decides_nothing_until_it_is_promoted_and_a_rollback_takes_i
             (&json!("bind"), &Value::Null, &one, &Value::Null),
         ]
     );
-    assert!(moves.iter().all(|it| it["by"] == "first administrator" && it["automatic"] == false), "{moves:?}");
+    assert!(moves.iter().all(|it| it["by"]["name"] == "first administrator" && it["automatic"] == false), "{moves:?}");
     let second = host.api.get("/v1/groups/g/policy/history?limit=1&cursor=2").await.items();
     assert_eq!(second[0], moves[1]);
     let events = events.take(2).await;

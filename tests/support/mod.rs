@@ -1,5 +1,6 @@
 //! What the tests stand on: a host, a receiver, a clock, a client, and the program itself.
 
+pub mod audit;
 pub mod crash;
 pub mod queue;
 pub mod scenes;

@@ -1,5 +1,5 @@
-//! Admission of a request to a route that requires a token: it is authenticated, given a place among those of its tenant, and checked against
-//! what its token is for.
+//! Admission of a request to a route that requires a token: it is authenticated, given a place among those of its tenant, checked against
+//! what its token is for, and recorded in the audit log if nothing else records it.
 //!
 //! All of it is one layer: a request clones every layer below each layer of its route.
 
@@ -10,8 +10,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::ApiState;
-use super::auth::{Access, Authenticated, Requirement, Standing, access_of};
-use super::client_address::Peer;
+use super::audit::{self, Caller};
+use super::auth::{Access, Requirement, Standing, access_of};
 use super::error::Problem;
 use super::query::KnownParameters;
 use super::{idempotency, line_break, query, scope};
@@ -31,7 +31,12 @@ pub(super) async fn admit(
 ) -> Result<Response, Problem> {
     let api = &admission.api;
     query::check(&admission.known, &request)?;
-    let access = access_of(api, request.headers(), Peer::of(request.extensions()))?;
+    let caller = Caller::of(&request)?;
+    let access = match access_of(api, request.headers(), &caller) {
+        Ok(access) => access,
+        Err(denied) => return Ok(denied.into_response()),
+    };
+    let known = access.known();
     request.extensions_mut().insert(Standing::new(api, &access));
     let mut response = match api.pools.admit(access.tenant.id, request) {
         Ok((mut request, guard)) => {
@@ -46,15 +51,19 @@ pub(super) async fn admit(
         }
         Err(problem) => problem.into_response(),
     };
-    response.extensions_mut().insert(Authenticated);
+    response.extensions_mut().insert(known);
     Ok(line_break::append(response))
 }
 
 impl Admission {
-    /// Checks the groups of the token, a key that the route would not look at, and what the route requires.
+    /// Checks the groups of the token, a key that the route would not look at, and what the route requires; and records what nothing else records.
     async fn check(&self, access: &Access, request: &mut Request) -> Result<(), Problem> {
         scope::confine(access, request).await?;
         idempotency::refuse_elsewhere(request)?;
-        self.requirement.check(access)
+        self.requirement.check(access)?;
+        if let Some((verb, object)) = audit::recorded(&self.api, request) {
+            audit::requested(&self.api, &access.known(), verb, object).await?;
+        }
+        Ok(())
     }
 }

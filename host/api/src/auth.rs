@@ -7,15 +7,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::ApiState;
+use super::audit::{Caller, Known};
 use super::auth_failures::Verdict;
 use super::error::Problem;
 use carillon_catalog::{AccessRole, ApiToken, DEFAULT_TENANT, Tenant, TokenAuthor, token_hash};
+use carillon_core::audit::Origin;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::check_name;
+use carillon_core::job::{TenantId, check_name};
 
 /// Lets an operator act for another tenant.
 const TENANT_HEADER: &str = "carillon-tenant";
@@ -33,6 +36,9 @@ pub struct Access {
     pub groups: Option<Arc<[String]>>,
     /// The token, if one was asked for.
     credential: Option<Arc<Credential>>,
+    caller: Caller,
+    /// Whether the request names the tenant.
+    names_tenant: bool,
 }
 
 /// Token by which a request was let in.
@@ -49,6 +55,23 @@ impl Access {
     pub(super) fn by(&self) -> Option<String> {
         let token = &self.credential.as_ref()?.token;
         Some(if token.name.is_empty() { &token.id } else { &token.name }.clone())
+    }
+
+    /// Returns the origin of what the request changes.
+    pub(super) fn origin(&self) -> Origin {
+        self.known().origin()
+    }
+
+    /// Returns the tenant whose audit log the request sees; `None` if it sees all of it.
+    pub(super) fn audited_tenant(&self) -> Option<TenantId> {
+        let sees_all = self.operator && !self.names_tenant;
+        (!sees_all).then_some(self.tenant.id)
+    }
+
+    /// Returns the client, for what follows the response.
+    pub(super) fn known(&self) -> Known {
+        let token = self.credential.as_ref().map(|credential| Arc::clone(&credential.token));
+        Known { caller: self.caller.clone(), token, tenant: Arc::clone(&self.tenant) }
     }
 
     /// Returns the token as the author of another one.
@@ -75,9 +98,33 @@ impl Standing {
     }
 }
 
-/// Marks the answer to a client that has shown who it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Authenticated;
+/// Refusal of a client.
+pub(super) struct Denied {
+    pub(super) problem: Box<Problem>,
+    /// The client, if its token shows who it is.
+    pub(super) known: Option<Box<Known>>,
+}
+
+impl From<Problem> for Denied {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), known: None }
+    }
+}
+
+impl Denied {
+    fn of(problem: Problem, token: &Arc<ApiToken>, caller: &Caller) -> Self {
+        let tenant = Arc::clone(&token.tenant);
+        let known = Known { caller: caller.clone(), token: Some(Arc::clone(token)), tenant };
+        Self { problem: Box::new(problem), known: Some(Box::new(known)) }
+    }
+
+    /// Returns the response, which has the client in its extensions.
+    pub(super) fn into_response(self) -> Response {
+        let mut response = self.problem.into_response();
+        self.known.map(|known| response.extensions_mut().insert(*known));
+        response
+    }
+}
 
 /// What a route requires of its client.
 #[derive(Clone, Copy, Debug)]
@@ -106,39 +153,46 @@ impl Requirement {
 }
 
 /// What a request with these headers may do.
-pub(super) fn access_of(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Access, Problem> {
+pub(super) fn access_of(api: &ApiState, headers: &HeaderMap, caller: &Caller) -> Result<Access, Denied> {
     let access = if api.config.auth {
-        token_access(api, headers, from)?
+        token_access(api, headers, caller)?
     } else {
         let tenant = api.services.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
-        Access { tenant, role: AccessRole::Admin, operator: true, groups: None, credential: None }
+        let (role, caller) = (AccessRole::Admin, caller.clone());
+        Access { tenant, role, operator: true, groups: None, credential: None, caller, names_tenant: false }
     };
     let Some(name) = named_tenant(headers)? else { return Ok(access) };
+    let access = Access { names_tenant: true, ..access };
     if name == access.tenant.name {
         return Ok(access);
     }
     if !access.operator {
-        return Err(Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)"));
+        let problem = Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)");
+        return Err(match &access.credential {
+            Some(credential) => Denied::of(problem, &credential.token, caller),
+            None => problem.into(),
+        });
     }
     let tenant = api.services.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
     Ok(Access { tenant, ..access })
 }
 
-fn token_access(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Access, Problem> {
+fn token_access(api: &ApiState, headers: &HeaderMap, caller: &Caller) -> Result<Access, Denied> {
+    let from = caller.address;
     if !headers.contains_key(header::AUTHORIZATION) {
-        return Err(Problem::unauthenticated());
+        return Err(Problem::unauthenticated().into());
     }
     let hash = token_of(headers).map(|text| token_hash(&text));
     let known = hash.and_then(|hash| api.services.catalog.token_by_hash(&hash).map(|token| (token, hash)));
     let Some((token, hash)) = known.filter(|(token, hash)| token.is_good(hash, api.services.clock.now())) else {
-        return Err(failed(api, from, Problem::unauthenticated()));
+        return Err(failed(api, from, Problem::unauthenticated()).into());
     };
     if !token.is_accepted_from(from) {
         let detail = "the token is not accepted from this address: its `addresses` name other networks";
-        return Err(failed(api, from, Problem::forbidden(detail)));
+        return Err(Denied::of(failed(api, from, Problem::forbidden(detail)), &token, caller));
     }
     if token.tenant.suspended && !token.operator {
-        return Err(Problem::suspended(&token.tenant.name));
+        return Err(Denied::of(Problem::suspended(&token.tenant.name), &token, caller));
     }
     api.services.catalog.note_use(&token, from);
     Ok(Access {
@@ -147,6 +201,8 @@ fn token_access(api: &ApiState, headers: &HeaderMap, from: Option<IpAddr>) -> Re
         operator: token.operator,
         groups: token.groups.clone(),
         credential: Some(Arc::new(Credential { token, hash, from })),
+        caller: caller.clone(),
+        names_tenant: false,
     })
 }
 

@@ -101,7 +101,7 @@ impl AuthFailures {
 }
 
 /// Returns the address by which a client is known.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let mask = u128::MAX << (u128::BITS - IPV6_PREFIX);

@@ -4,6 +4,7 @@
 
 mod admission;
 mod answer_body;
+mod audit;
 pub mod auth;
 mod auth_failures;
 mod bounds;
@@ -13,6 +14,7 @@ pub mod client_address;
 mod compat;
 pub mod connections;
 pub mod door;
+mod entrance;
 pub mod error;
 mod handler;
 mod head;
@@ -35,8 +37,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -48,20 +50,22 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::admission::Admission;
-use self::auth::{Authenticated, Requirement};
+pub use self::audit::{Refusals, RequestIds};
+use self::auth::Requirement;
 pub use self::auth_failures::AuthFailures;
 use self::bounds::BodyLimit;
 pub use self::browser_guard::BrowserGuard;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
-use self::error::{Problem, RefusedBound};
+use self::error::Problem;
 use self::openapi::{Description, Rendered};
 pub use self::pools::{PoolSizes, Pools};
 use self::query::KnownParameters;
 pub use self::v1::health::BacklogCount;
 pub use self::v1::keys::KeyDoc;
 use self::v1::{
-    attempts, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins,
-    quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
+    attempts, audit as audit_log, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases,
+    nodes, plugins, quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens,
+    versions,
 };
 use carillon_catalog::AccessRole;
 use carillon_config::Compat;
@@ -74,7 +78,6 @@ use carillon_engine::maintenance::bulk::BulkRunner;
 use carillon_engine::observers::ObserverRunner;
 use carillon_engine::rollout::RolloutMonitor;
 use carillon_engine::services::Services;
-use carillon_telemetry::RequestLabels;
 
 /// What handlers work with.
 pub struct ApiState {
@@ -96,6 +99,10 @@ pub struct ApiState {
     pub pools: Pools,
     /// Bounds and counts the failures to authenticate.
     pub auth_failures: AuthFailures,
+    /// Counts refusals for the audit log.
+    pub refusals: Refusals,
+    /// Makes the ids of requests.
+    pub request_ids: RequestIds,
     /// Time of the last count of waiting jobs for the metrics.
     pub backlog: BacklogCount,
     /// Settings of the API.
@@ -110,6 +117,10 @@ pub struct ApiConfig {
     pub auth: bool,
     /// Refuses requests of web pages where no token is required.
     pub browser_guard: Option<BrowserGuard>,
+    /// Whether the audit log has requests that change single jobs.
+    pub audit_jobs: bool,
+    /// Whether each request has a line in the log.
+    pub log_requests: bool,
     /// Longest validity of a token that is made; `None` if it is unbounded.
     pub max_token_age: Option<Duration>,
     /// Bounds of requests.
@@ -220,7 +231,7 @@ pub fn mount_router(mount: Mount, api: &Arc<ApiState>) -> Router {
 /// A request clones all layers below each layer of its route, so that checks are functions that few layers call, and not layers.
 fn layered(routes: Router<Arc<ApiState>>, api: &Arc<ApiState>) -> Router {
     routes
-        .layer(from_fn_with_state(Arc::clone(api), enter))
+        .layer(from_fn_with_state(Arc::clone(api), entrance::enter))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .with_state(Arc::clone(api))
 }
@@ -245,6 +256,7 @@ fn operators_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(tenants::suspend))
         .routes(routes!(tenants::resume))
         .routes(routes!(nodes::list))
+        .routes(routes!(audit_log::verify))
 }
 
 fn viewers_routes() -> OpenApiRouter<Arc<ApiState>> {
@@ -333,14 +345,12 @@ fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(quarantine::unquarantine))
         .routes(routes!(shadow::put))
         .routes(routes!(shadow::delete))
+        .routes(routes!(audit_log::list))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::list))
         .routes(routes!(tokens::delete))
         .routes(routes!(tokens::rotate))
 }
-
-/// Prefix of the routes that need a token.
-const CLOSED: &str = "/v1/";
 
 /// Checks the parameters of a request to a route that requires no token, and ends a response in JSON with a line break.
 async fn check_open(
@@ -350,36 +360,4 @@ async fn check_open(
 ) -> Result<Response, Problem> {
     query::check(&known, &request)?;
     Ok(line_break::append(next.run(request).await))
-}
-
-/// Checks and counts a request.
-///
-/// It is counted by route, not by path, so that the numbers stay few. One that is refused before its client is known has no route: strangers could
-/// make a series of each otherwise.
-async fn enter(State(api): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
-    let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
-    let response = match check(&api.config, &request) {
-        Ok(()) => {
-            request.extensions_mut().insert(BodyLimit::single(&api.config.limits));
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    };
-    let is_known = response.extensions().get::<Authenticated>().is_some();
-    let is_refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::METHOD_NOT_ALLOWED);
-    let counts = |route: &&str| is_known || !(is_refused || route.starts_with(CLOSED));
-    let route = route.as_ref().map(MatchedPath::as_str).filter(counts).unwrap_or("none");
-    if let Some(RefusedBound(bound)) = response.extensions().get() {
-        api.services.telemetry.metrics.refused(bound);
-    }
-    api.services.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
-    response
-}
-
-/// Checks what does not depend on the route.
-fn check(config: &ApiConfig, request: &Request) -> Result<(), Problem> {
-    if let Some(guard) = &config.browser_guard {
-        guard.check(request)?;
-    }
-    bounds::check_query(&config.limits, request)
 }

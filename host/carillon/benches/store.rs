@@ -17,7 +17,7 @@ use carillon_core::job::{
     TenantId,
 };
 use carillon_core::test_util::new_job;
-use carillon_store::{ClaimDue, INSERT_LIMIT, Kind, Precondition, PutEntity, Store};
+use carillon_store::{Audit, ClaimDue, INSERT_LIMIT, Kind, Precondition, PutEntity, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
 use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 use futures_util::future::try_join_all;
@@ -141,8 +141,9 @@ impl Bench {
             expect: Precondition::Anything,
             needs: Vec::new(),
             component: None,
+            audit: Audit::Upkeep,
         };
-        Ok(self.store.put(put).await?.id)
+        Ok(self.store.put(put).await?.done.id)
     }
 
     fn job(&self, group: GroupId, run_at: UnixMs) -> NewJob {

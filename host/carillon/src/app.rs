@@ -163,11 +163,12 @@ impl App {
         let Opened { store, clock, shared } = opened;
         let vault = unlock(&master_key(&config, home), Unfit::Refuse, &*store, &*clock).await?;
         let runtime = Arc::new(start_runtime(&config, home, &vault)?);
-        let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
+        let telemetry = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
+        let (store_of, clock_of) = (Arc::clone(&store), Arc::clone(&clock));
+        let catalog = Arc::new(open_catalog(&config, store_of, clock_of, &runtime, vault, &telemetry).await?);
         declare::configured(&config, &catalog).await?;
         declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
         let sender = Sender::new(&config.delivery, Guard::new(&config.egress), files)?;
-        let telemetry = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
         let concurrency = concurrency(&config, files);

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::audit::Cause;
 use super::change::Decision;
 use super::entities::GroupDoc;
 use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
 use super::{Action, Author, Binding, Catalog, CatalogError, Group, Initiator, Rollout, Shadow, Written, document};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::{GroupId, Job, JobId, State, TenantId};
 use carillon_policy::binding::{Changes, Document, Effective, Invalid, Pin, pointer_to};
 use carillon_store::{JobFilter, JobsQuery, Kind, Precondition, PutEntity, StoreError};
@@ -115,10 +117,12 @@ impl Catalog {
             let take = |rollout: &mut Rollout| number.store(rollout.number(), Ordering::Relaxed);
             Ok(group.ok_or(CatalogError::Gone)?.moved(take))
         };
-        let changed = self.change_group(group.tenant.id, &group.name, take).await?;
+        let changed = self.change_group(&Cause::Upkeep, group.tenant.id, &group.name, take).await?;
         let binding = self.new_binding(group.tenant.id, number.into_inner(), roles, &effective, author);
         let name = entity_name(changed.id, binding.number);
-        let put = self.entity(changed.tenant.id, Kind::Binding, &name, document(&binding), Precondition::Nothing);
+        let cause = Cause::policy(&author.origin, Verb::POLICY_PROPOSE, binding.number);
+        let (tenant, doc) = (changed.tenant.id, document(&binding));
+        let put = self.entity(&cause, tenant, Kind::Binding, &name, doc, Precondition::Nothing);
         self.put(PutEntity { needs: self.needs(changed.tenant.id, &binding.plugins), ..put }).await?;
         self.forget_old(&changed).await?;
         Ok(Proposed { binding: Arc::new(binding), effective, changes })
@@ -138,7 +142,13 @@ impl Catalog {
             }
             Ok(group.moved(|rollout| rollout.advance(Binding::clone(&next), Action::Promote, author, now)))
         };
-        self.change_group(group.tenant.id, &group.name, change).await
+        self.change_group(
+            &Cause::policy(&author.origin, Verb::POLICY_PROMOTE, number),
+            group.tenant.id,
+            &group.name,
+            change,
+        )
+        .await
     }
 
     /// Returns the version that a rollback of the group would put in force.
@@ -168,7 +178,13 @@ impl Catalog {
             }
             Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, initiator, now)))
         };
-        self.change_group(group.tenant.id, &group.name, change).await
+        self.change_group(
+            &Cause::policy(&author.origin, Verb::POLICY_ROLLBACK, number),
+            group.tenant.id,
+            &group.name,
+            change,
+        )
+        .await
     }
 
     /// Ends the quarantines of the group's policies, on all nodes.
@@ -179,7 +195,13 @@ impl Catalog {
         let now = self.now();
         let lift = |rollout: &mut Rollout| rollout.lift_quarantine(author, now);
         let change = |group: Option<&Group>| Ok(group.ok_or(CatalogError::Gone)?.moved(lift));
-        self.change_group(group.tenant.id, &group.name, change).await
+        self.change_group(
+            &Cause::policy(&author.origin, Verb::POLICY_UNQUARANTINE, group.rollout.active.number),
+            group.tenant.id,
+            &group.name,
+            change,
+        )
+        .await
     }
 
     /// Makes a version the group's shadow: it runs beside the one in force, on `percent` of the attempts.
@@ -205,20 +227,25 @@ impl Catalog {
             }
             Ok(group.moved(|rollout| rollout.shadow = Some(shadow.clone())))
         };
-        self.change_group(group.tenant.id, &group.name, change).await
+        self.change_group(
+            &Cause::policy(&author.origin, Verb::POLICY_SHADOW, version),
+            group.tenant.id,
+            &group.name,
+            change,
+        )
+        .await
     }
 
     /// Ends the group's shadow; returns false if it has none.
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn clear_shadow(&self, group: &Group) -> Result<bool, CatalogError> {
-        if group.rollout.shadow.is_none() {
-            return Ok(false);
-        }
+    pub async fn clear_shadow(&self, group: &Group, origin: &Origin) -> Result<bool, CatalogError> {
+        let Some(shadow) = &group.rollout.shadow else { return Ok(false) };
+        let cause = Cause::policy(origin, Verb::POLICY_UNSHADOW, shadow.version);
         let change =
             |group: Option<&Group>| Ok(group.ok_or(CatalogError::Gone)?.moved(|rollout| rollout.shadow = None));
-        self.change_group(group.tenant.id, &group.name, change).await.map(|_| true)
+        self.change_group(&cause, group.tenant.id, &group.name, change).await.map(|_| true)
     }
 
     /// Returns a version that can be put in force.
@@ -243,13 +270,14 @@ impl Catalog {
         author: &Author,
     ) -> Binding {
         let plugins = self.state().bound_plugins(tenant, effective);
-        let Author { by, why } = author.clone();
+        let Author { by, why, .. } = author.clone();
         Binding { number, policy: Document::from(&policy), by, why, made_at: self.now(), plugins }
     }
 
     /// Changes or makes a group as `change` decides from the present one. If another node was faster, `change` is called again.
     pub(super) async fn change_group(
         &self,
+        cause: &Cause<'_>,
         tenant: TenantId,
         name: &str,
         change: impl Fn(Option<&Group>) -> Result<GroupDoc, CatalogError>,
@@ -262,7 +290,7 @@ impl Catalog {
             let expect = before.map_or(Precondition::Nothing, |group| Precondition::Version(group.version));
             let bound = active.filter(|active| before.is_none_or(|group| group.binding != active.number));
             let needs = bound.map(|active| self.needs(tenant, &active.plugins)).unwrap_or_default();
-            let put = self.entity(tenant, Kind::Group, name, document(&doc), expect);
+            let put = self.entity(cause, tenant, Kind::Group, name, document(&doc), expect);
             Ok(Decision { first, put: PutEntity { needs, ..put } })
         };
         self.change(|| self.group(tenant, name), decide).await?;
@@ -275,7 +303,8 @@ impl Catalog {
             return None;
         }
         let name = entity_name(group.id, binding.number);
-        Some(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Precondition::Nothing))
+        let (tenant, doc) = (group.tenant.id, document(binding));
+        Some(self.entity(&Cause::Upkeep, tenant, Kind::Binding, &name, doc, Precondition::Nothing))
     }
 
     /// Returns the group under each version of its policy that decides attempts or is shown them: the one in force, canary and shadow, and
@@ -300,7 +329,7 @@ impl Catalog {
         let spare: Vec<_> = spare.into_iter().filter(|number| !group.rollout.uses(*number)).collect();
         for number in &spare[..spare.len().saturating_sub(KEPT)] {
             if !self.is_followed(group, *number).await? {
-                self.delete(group.tenant.id, Kind::Binding, &entity_name(group.id, *number)).await?;
+                self.delete(&Cause::Upkeep, group.tenant.id, Kind::Binding, &entity_name(group.id, *number)).await?;
             }
         }
         Ok(())
@@ -325,7 +354,7 @@ impl Catalog {
     pub(super) async fn forget_all(&self, tenant: TenantId, group: GroupId) -> Result<(), CatalogError> {
         let numbers: Vec<_> = self.state().bindings_of(group).map(|binding| binding.number).collect();
         for number in numbers {
-            self.delete(tenant, Kind::Binding, &entity_name(group, number)).await?;
+            self.delete(&Cause::Upkeep, tenant, Kind::Binding, &entity_name(group, number)).await?;
         }
         Ok(())
     }
@@ -334,7 +363,7 @@ impl Catalog {
     pub(super) async fn forget_orphans(&self) -> Result<(), CatalogError> {
         let orphans: HashSet<_> = self.state().orphans().collect();
         for (tenant, name) in orphans {
-            self.delete(tenant, Kind::Binding, &name).await?;
+            self.delete(&Cause::Upkeep, tenant, Kind::Binding, &name).await?;
         }
         Ok(())
     }

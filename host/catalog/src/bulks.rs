@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::Cause;
 use super::{Catalog, CatalogError, document};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, State, TenantId};
 use carillon_store::{JobFilter, Kind, Precondition};
@@ -39,6 +41,17 @@ impl BulkAction {
             Self::Reschedule { .. } => &[State::Scheduled],
             Self::Redrive => &[State::Dead, State::Expired],
             Self::Purge => &[State::Dead],
+        }
+    }
+
+    /// Returns the action's verb in the audit log.
+    #[must_use]
+    pub fn verb(self) -> Verb {
+        match self {
+            Self::Cancel => Verb::BULK_CANCEL,
+            Self::Reschedule { .. } => Verb::BULK_RESCHEDULE,
+            Self::Redrive => Verb::BULK_REDRIVE,
+            Self::Purge => Verb::BULK_PURGE,
         }
     }
 
@@ -121,13 +134,25 @@ impl Catalog {
         self.state().bulks().filter(|bulk| bulk.doc.finished_at.is_none()).cloned().collect()
     }
 
+    /// Stores a bulk change that a client has requested.
+    ///
+    /// # Errors
+    /// Returns the store's error.
+    pub async fn add_bulk(&self, bulk: &Bulk, origin: &Origin) -> Result<(), CatalogError> {
+        self.write_bulk(bulk, &Cause::change(origin, bulk.doc.action.verb())).await
+    }
+
     /// Stores the progress of a bulk change.
     ///
     /// # Errors
     /// Returns the store's error.
     pub async fn put_bulk(&self, bulk: &Bulk) -> Result<(), CatalogError> {
-        let entity = self.entity(bulk.tenant, Kind::Bulk, &bulk.id, document(&bulk.doc), Precondition::Anything);
-        self.put(entity).await.map(drop)
+        self.write_bulk(bulk, &Cause::Upkeep).await
+    }
+
+    async fn write_bulk(&self, bulk: &Bulk, cause: &Cause<'_>) -> Result<(), CatalogError> {
+        let doc = document(&bulk.doc);
+        self.put(self.entity(cause, bulk.tenant, Kind::Bulk, &bulk.id, doc, Precondition::Anything)).await.map(drop)
     }
 
     /// Removes what is kept for a limited time, and what a deleted group has left: bulk changes that ended before this time, and versions of
@@ -145,7 +170,7 @@ impl Catalog {
         let is_old = |bulk: &&Arc<Bulk>| bulk.doc.finished_at.is_some_and(|at| at <= before);
         let old: Vec<_> = self.state().bulks().filter(is_old).cloned().collect();
         for bulk in old {
-            self.delete(bulk.tenant, Kind::Bulk, &bulk.id).await?;
+            self.delete(&Cause::Upkeep, bulk.tenant, Kind::Bulk, &bulk.id).await?;
         }
         Ok(())
     }

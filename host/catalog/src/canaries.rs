@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::audit::Cause;
 use super::{Author, Canary, Catalog, CatalogError, Group, Initiator};
+use carillon_core::audit::{Origin, Verb};
 use carillon_policy::binding::Invalid;
 
 impl Catalog {
@@ -10,7 +12,12 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if the version does not exist, is in force or is no longer valid, or if a bound of the canary is not valid.
-    pub async fn begin_canary(&self, group: &Group, canary: Canary) -> Result<Arc<Group>, CatalogError> {
+    pub async fn begin_canary(
+        &self,
+        group: &Group,
+        canary: Canary,
+        origin: &Origin,
+    ) -> Result<Arc<Group>, CatalogError> {
         if !(1..=99).contains(&canary.percent) {
             return Err(Invalid::at("/percent", "`percent` must be from 1 to 100").into());
         }
@@ -32,7 +39,8 @@ impl Catalog {
             }
             Ok(group.moved(|rollout| rollout.begin_canary(canary.clone())))
         };
-        self.change_group(group.tenant.id, &group.name, change).await
+        self.change_group(&Cause::policy(origin, Verb::POLICY_CANARY, version), group.tenant.id, &group.name, change)
+            .await
     }
 
     /// Ends a canary.
@@ -54,6 +62,12 @@ impl Catalog {
             }
             Ok(group.moved(|rollout| rollout.end_canary(author, initiator, now)))
         };
-        self.change_group(group.tenant.id, &group.name, change).await
+        self.change_group(
+            &Cause::policy(&author.origin, Verb::POLICY_ROLLBACK, canary.version),
+            group.tenant.id,
+            &group.name,
+            change,
+        )
+        .await
     }
 }

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
+use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
 use super::entities::GroupDoc;
 use super::versions::roles_of;
 use super::{Action, Author, Catalog, CatalogError, CheckBudget, Group, Rollout, Tenant, validation};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_core::limits::json_len;
 use carillon_policy::Role;
@@ -118,6 +120,7 @@ impl Catalog {
         author: &Author,
     ) -> Result<PutGroup, CatalogError> {
         validation::name("group", name)?;
+        let cause = Cause::change(&author.origin, Verb::GROUP_PUT);
         // The document that a part is merged into must not change meanwhile: on this node, parts wait for each other.
         let _merging = match written {
             Written::Whole(_) | Written::Declared(_) => None,
@@ -131,7 +134,7 @@ impl Catalog {
             let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
             let (is_stale, before) = (AtomicBool::new(false), Mutex::new(None));
             let changed = self
-                .change_group(tenant.id, name, |now| {
+                .change_group(&cause, tenant.id, name, |now| {
                     let is_seen = now.map(|group| group.version) == seen.as_ref().map(|group| group.version);
                     if matches!(written, Written::Part(_)) && !is_seen {
                         is_stale.store(true, Ordering::Relaxed);
@@ -207,16 +210,17 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns [`CatalogError::Gone`] if the group is removed at the same moment.
-    pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), CatalogError> {
+    pub async fn set_paused(&self, group: &Group, paused: bool, origin: &Origin) -> Result<(), CatalogError> {
+        let cause = Cause::change(origin, if paused { Verb::GROUP_PAUSE } else { Verb::GROUP_RESUME });
         let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(CatalogError::Gone)?.moved(|_| ()) });
-        self.change_group(group.tenant.id, &group.name, change).await.map(drop)
+        self.change_group(&cause, group.tenant.id, &group.name, change).await.map(drop)
     }
 
     /// Removes a group, and later its finished jobs; returns false if there is none.
     ///
     /// # Errors
     /// Returns an error if the group has unfinished jobs, receives another group's dead letters, or is used by a schedule.
-    pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
+    pub async fn delete_group(&self, tenant: TenantId, name: &str, origin: &Origin) -> Result<bool, CatalogError> {
         let takes_from = |group: &Arc<Group>| {
             group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
         };
@@ -230,7 +234,7 @@ impl Catalog {
             return Err(CatalogError::Conflict(format!("the schedule `{}` makes its jobs in this group", user.name)));
         }
         let Some(group) = self.group(tenant, name) else { return Ok(false) };
-        let removed = self.delete(tenant, Kind::Group, name).await?;
+        let removed = self.delete(&Cause::change(origin, Verb::GROUP_DELETE), tenant, Kind::Group, name).await?;
         self.forget_all(tenant, group.id).await?;
         Ok(removed)
     }

@@ -1,7 +1,9 @@
 //! Bounds of a key's use: the groups that it is granted to, and the origins that it may go to.
 
+use super::audit::Cause;
 use super::entities::{KeyDoc, SealedVersion};
 use super::{Catalog, CatalogError, Key};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_policy::binding::Invalid;
 use carillon_policy::{KeyKind, KeyOrigins};
@@ -20,7 +22,13 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if a name or an origin is not valid, or if a group uses the key and is no longer granted it.
-    pub async fn grant_key(&self, tenant: TenantId, key: &Key, grants: KeyGrants) -> Result<(), CatalogError> {
+    pub async fn grant_key(
+        &self,
+        tenant: TenantId,
+        key: &Key,
+        grants: KeyGrants,
+        origin: &Origin,
+    ) -> Result<(), CatalogError> {
         let groups = match grants.groups {
             Some(groups) => Some(self.grants(tenant, &key.name, groups).await?),
             None => None,
@@ -38,7 +46,7 @@ impl Catalog {
             }
             Ok(doc)
         };
-        self.change_key(tenant, &key.name, change).await
+        self.change_key(&Cause::change(origin, Verb::KEY_GRANT), tenant, &key.name, change).await
     }
 }
 

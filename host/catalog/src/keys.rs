@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::audit::Cause;
 use super::entities::{KeyDoc, KeyVersion, SealedVersion};
 use super::key_grants::{origins_of, stored_origins};
 use super::secrets::{Sealed, Vault};
 use super::{Catalog, CatalogError, Group, Key, KeyGrants, document, validation};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 use carillon_core::limits::json_len;
@@ -84,7 +86,13 @@ impl Catalog {
     /// # Errors
     /// Returns an error if the value does not fit the kind, if the older versions cannot stay valid beside it, or if a group uses the key and
     /// is no longer granted it.
-    pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
+    pub async fn put_key(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        value: KeyValue,
+        origin: &Origin,
+    ) -> Result<(), CatalogError> {
         validation::name("key", name)?;
         let KeyValue { kind, secret, overlap, groups, origins, is_declared: declared } = value;
         self.bounds.requests.secret.check("secret", "/secret", secret.len())?;
@@ -109,20 +117,26 @@ impl Catalog {
             let origins = origins.clone().or_else(|| before?.origins.clone()).as_ref().map(|it| it.texts().to_vec());
             Ok(KeyDoc { newest, older, groups, origins, declared })
         };
-        self.change_key(tenant, name, change).await
+        self.change_key(&Cause::change(origin, Verb::KEY_PUT), tenant, name, change).await
     }
 
     /// Gives a key the value that the configuration states, unless it has it.
     ///
     /// # Errors
     /// See [`Catalog::put_key`].
-    pub async fn declare_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
+    pub async fn declare_key(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        value: KeyValue,
+        origin: &Origin,
+    ) -> Result<(), CatalogError> {
         let material = KeyMaterial::new(name.to_owned(), value.kind, value.secret.clone());
         let material = material.map_err(|error| Invalid::at("/secret", error))?;
         let known = self.key(tenant, name);
         let is_same = |key: &Arc<Key>| key.newest.material.as_ref().is_some_and(|known| known.is_same(&material));
         let Some(known) = known.filter(is_same) else {
-            return self.put_key(tenant, name, KeyValue { is_declared: true, ..value }).await;
+            return self.put_key(tenant, name, KeyValue { is_declared: true, ..value }, origin).await;
         };
         let mut groups = value.groups;
         groups.iter_mut().for_each(|groups| {
@@ -134,7 +148,7 @@ impl Catalog {
         let origins = origins.filter(|origins| known.origins.as_ref() != Some(origins));
         if groups.is_some() || origins.is_some() {
             let origins = origins.map(|origins| Some(origins.texts().to_vec()));
-            self.grant_key(tenant, &known, KeyGrants { groups, origins }).await?;
+            self.grant_key(tenant, &known, KeyGrants { groups, origins }, origin).await?;
         }
         Ok(())
     }
@@ -143,7 +157,13 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if it is the only version.
-    pub async fn delete_key_version(&self, tenant: TenantId, key: &Key, number: i64) -> Result<bool, CatalogError> {
+    pub async fn delete_key_version(
+        &self,
+        tenant: TenantId,
+        key: &Key,
+        number: i64,
+        origin: &Origin,
+    ) -> Result<bool, CatalogError> {
         if !key.live(self.now()).any(|version| version.number == number) {
             return Ok(false);
         }
@@ -157,7 +177,7 @@ impl Catalog {
             let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
             Ok(key.doc(newest, versions.collect()))
         };
-        self.change_key(tenant, &key.name, change).await?;
+        self.change_key(&Cause::change(origin, Verb::KEY_DELETE_VERSION), tenant, &key.name, change).await?;
         Ok(true)
     }
 
@@ -165,16 +185,16 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if a group uses the key.
-    pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
+    pub async fn delete_key(&self, tenant: TenantId, name: &str, origin: &Origin) -> Result<bool, CatalogError> {
         self.check_unused(tenant, name, |_| true).await?;
-        self.delete(tenant, Kind::Key, name).await
+        self.delete(&Cause::change(origin, Verb::KEY_DELETE), tenant, Kind::Key, name).await
     }
 
     /// Removes a key that the configuration no longer names, unless a group names it itself.
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), CatalogError> {
+    pub async fn withdraw_key(&self, tenant: TenantId, key: &Key, origin: &Origin) -> Result<(), CatalogError> {
         let is_named = |group: &Arc<Group>| {
             let own = Effective::keys_named_in(&group.own.value());
             own.iter().chain(&Effective::keys_named_in(&group.tenant.defaults)).any(|name| name == &key.name)
@@ -184,7 +204,7 @@ impl Catalog {
             tracing::warn!(key, group, "kept a key that is no longer in the configuration, because a group uses it");
             return Ok(());
         }
-        self.delete(tenant, Kind::Key, &key.name).await?;
+        self.delete(&Cause::change(origin, Verb::KEY_DELETE), tenant, Kind::Key, &key.name).await?;
         tracing::warn!(key = key.name, "deleted a key that is no longer in the configuration");
         Ok(())
     }
@@ -232,6 +252,7 @@ impl Catalog {
     /// Changes or makes a key as `change` decides from the present one. If another node was faster, `change` is called again.
     pub(super) async fn change_key(
         &self,
+        cause: &Cause<'_>,
         tenant: TenantId,
         name: &str,
         change: impl Fn(Option<&Key>) -> Result<KeyDoc, CatalogError>,
@@ -239,7 +260,7 @@ impl Catalog {
         let decide = |before: Option<&Key>| {
             let doc = change(before)?;
             let expect = before.map_or(Precondition::Nothing, |key| Precondition::Version(key.revision));
-            Ok(self.entity(tenant, Kind::Key, name, document(&doc), expect).into())
+            Ok(self.entity(cause, tenant, Kind::Key, name, document(&doc), expect).into())
         };
         self.change(|| self.key(tenant, name), decide).await.map(drop)
     }

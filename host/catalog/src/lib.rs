@@ -11,9 +11,11 @@
 //!
 //! May import: `carillon-core`, `-store`, `-policy`; it is the only crate that imports chacha20poly1305.
 
+mod audit;
 mod bindings;
 mod budget;
 mod bulks;
+mod by;
 mod canaries;
 mod change;
 mod decode;
@@ -55,9 +57,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+pub use self::audit::{AuditSink, NewAuditEntry};
 pub use self::bindings::Proposed;
 pub use self::budget::{CheckBudget, CheckLimits};
 pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
+pub use self::by::By;
 pub use self::entities::{AccessRole, Group, Key, KeyVersion, PluginVersion, SHARED, Tenant, TenantDoc};
 pub use self::error::CatalogError;
 pub use self::groups::{PutGroup, Written};
@@ -77,15 +81,17 @@ pub use self::tokens::{FIRST_OPERATOR, Rotation, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Initiator, Move, Rollout};
 
+use self::audit::Cause;
 use self::decode::plugin_version;
-use self::memory::{Memory, Removal};
+use self::memory::Memory;
 use self::plan_cache::Plans;
 use self::state::CatalogState;
+use carillon_core::audit::Origin;
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
 use carillon_core::limits::{RequestLimits, TenantLimits};
 use carillon_policy::{ComponentSource, Digest, Runtime, describe};
-use carillon_store::{Entity, Kind, Precondition, PutEntity, Store};
+use carillon_store::{DeleteEntity, Entity, Kind, Precondition, PutEntity, Store};
 
 /// Name of the tenant that exists from the start.
 pub const DEFAULT_TENANT: &str = "default";
@@ -112,6 +118,8 @@ pub struct PolicyBounds {
 pub struct Catalog {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// Name of this node in the audit log.
+    node: String,
     runtime: Arc<Runtime>,
     vault: Arc<Vault>,
     bounds: PolicyBounds,
@@ -142,6 +150,10 @@ pub struct CatalogOptions {
     pub server_defaults: Value,
     /// Settings that groups of certain names also inherit.
     pub presets: Presets,
+    /// Name of this node in the audit log.
+    pub node: String,
+    /// Receives each entry of the audit log after it is stored.
+    pub audit_sink: AuditSink,
 }
 
 /// Components that are embedded in this binary.
@@ -183,11 +195,12 @@ impl Catalog {
         let vault = Arc::new(options.vault);
         let state = CatalogState::new(options.server_defaults, options.presets, versions, options.bounds.tenants);
         let (store, runtime) = (Arc::clone(&options.store), Arc::clone(&options.runtime));
-        let memory = Memory::open(store, runtime, Arc::clone(&vault), state).await?;
+        let memory = Memory::open(store, runtime, Arc::clone(&vault), state, options.audit_sink).await?;
         let catalog = Self {
             plans: Plans::new(options.runtime.loaded_limit),
             store: options.store,
             clock: options.clock,
+            node: options.node,
             runtime: options.runtime,
             vault,
             bounds: options.bounds,
@@ -199,7 +212,7 @@ impl Catalog {
         };
         if !catalog.state().is_tenant_known(DEFAULT_TENANT) {
             let doc = TenantDoc { defaults: Value::Object(Map::new()), ..TenantDoc::default() };
-            catalog.put_tenant(DEFAULT_TENANT, doc).await?;
+            catalog.put_tenant(DEFAULT_TENANT, doc, &Origin::system()).await?;
         }
         catalog.forget_orphans().await?;
         Ok(catalog)
@@ -220,24 +233,35 @@ impl Catalog {
         self.memory.put(put).await
     }
 
-    async fn delete(&self, tenant: TenantId, kind: Kind, name: &str) -> Result<bool, CatalogError> {
-        self.delete_unchanged(tenant, kind, name, None).await
+    async fn delete(&self, cause: &Cause<'_>, tenant: TenantId, kind: Kind, name: &str) -> Result<bool, CatalogError> {
+        self.delete_unchanged(cause, tenant, kind, name, None).await
     }
 
     /// Removes an entity if nothing has changed since this generation.
     async fn delete_unchanged(
         &self,
+        cause: &Cause<'_>,
         tenant: TenantId,
         kind: Kind,
         name: &str,
         generation: Option<i64>,
     ) -> Result<bool, CatalogError> {
-        self.memory.delete(Removal { tenant, kind, name: name.to_owned(), now: self.now(), generation }).await
+        let (now, audit) = (self.now(), self.audit(cause, tenant, kind, name));
+        self.memory.delete(DeleteEntity { tenant: tenant.0, kind, name: name.to_owned(), now, generation, audit }).await
     }
 
-    fn entity(&self, tenant: TenantId, kind: Kind, name: &str, doc: Value, expect: Precondition) -> PutEntity {
+    fn entity(
+        &self,
+        cause: &Cause<'_>,
+        tenant: TenantId,
+        kind: Kind,
+        name: &str,
+        doc: Value,
+        expect: Precondition,
+    ) -> PutEntity {
         let (now, needs, component) = (self.now(), Vec::new(), None);
-        PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now, expect, needs, component }
+        let audit = self.audit(cause, tenant, kind, name);
+        PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now, expect, needs, component, audit }
     }
 
     fn now(&self) -> UnixMs {

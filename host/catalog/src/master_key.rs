@@ -188,7 +188,7 @@ fn make(path: &Path, clock: &dyn Clock) -> anyhow::Result<Vault> {
 mod tests {
     use super::*;
     use carillon_core::clock::SystemClock;
-    use carillon_store::{Entities as _, Precondition, PutEntity};
+    use carillon_store::{Audit, Entities as _, Precondition, PutEntity};
     use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 
     const ONE: &str = "abababababababababababababababababababababababababababababababab";
@@ -223,8 +223,8 @@ mod tests {
             let sealed = Vault::from_hex(under).unwrap().seal("1/k", b"secret", &SystemClock).unwrap();
             let doc = serde_json::json!({"kind": "secret", "sealed": sealed});
             let (name, now, expect) = ("k".to_owned(), SystemClock.now(), Precondition::Nothing);
-            let (needs, component) = (Vec::new(), None);
-            let put = PutEntity { tenant: 1, kind: Kind::Key, name, doc, now, expect, needs, component };
+            let (needs, component, audit) = (Vec::new(), None, Audit::Upkeep);
+            let put = PutEntity { tenant: 1, kind: Kind::Key, name, doc, now, expect, needs, component, audit };
             self.store.put(put).await.unwrap();
         }
     }

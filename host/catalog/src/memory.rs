@@ -8,13 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Mutex, Notify};
 
-use super::CatalogError;
 use super::secrets::Vault;
 use super::state::CatalogState;
-use carillon_core::clock::UnixMs;
+use super::{AuditSink, CatalogError};
+use carillon_core::audit::AuditEntry;
 use carillon_core::job::TenantId;
 use carillon_policy::{Digest, Runtime};
-use carillon_store::{Changes, Entity, Kind, PutEntity, Store, StoreError};
+use carillon_store::{Changes, DeleteEntity, Entity, Kind, PutEntity, Recorded, Store, StoreError};
 
 /// State in memory, backed by the store.
 pub(super) struct Memory {
@@ -27,16 +27,7 @@ pub(super) struct Memory {
     /// Held from a write to the store until it is applied.
     writing: Mutex<()>,
     changed: Notify,
-}
-
-/// Entity to be removed.
-pub(super) struct Removal {
-    pub(super) tenant: TenantId,
-    pub(super) kind: Kind,
-    pub(super) name: String,
-    pub(super) now: UnixMs,
-    /// Generation after which nothing may have changed, if given.
-    pub(super) generation: Option<i64>,
+    audit_sink: AuditSink,
 }
 
 impl Memory {
@@ -46,6 +37,7 @@ impl Memory {
         runtime: Arc<Runtime>,
         vault: Arc<Vault>,
         mut state: CatalogState,
+        audit_sink: AuditSink,
     ) -> Result<Self, StoreError> {
         let (generation, entities) = store.load().await?;
         state.load(entities, &vault);
@@ -57,6 +49,7 @@ impl Memory {
             generation: AtomicI64::new(generation),
             writing: Mutex::new(()),
             changed: Notify::new(),
+            audit_sink,
         })
     }
 
@@ -101,13 +94,19 @@ impl Memory {
         unused
     }
 
+    /// Announces an entry of the audit log that is stored.
+    pub(super) fn announce(&self, entry: &AuditEntry) {
+        (self.audit_sink)(entry);
+    }
+
     /// Writes an entity. It is in force when this succeeds; after a failure it comes into force soon if the store has it nevertheless.
     pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {
             let _writing = memory.writing.lock().await;
             memory.state().check_quota(&put)?;
-            let entity = memory.store.put(put).await?;
+            let Recorded { done: entity, entry } = memory.store.put(put).await?;
+            entry.iter().for_each(|entry| memory.announce(entry));
             let applied = memory.apply(entity.clone());
             memory.changed.notify_waiters();
             applied.map_err(|error| StoreError::Corrupt(format!("{error:#}")))?;
@@ -117,14 +116,16 @@ impl Memory {
     }
 
     /// Removes an entity; returns false if it does not exist.
-    pub(super) async fn delete(self: &Arc<Self>, removal: Removal) -> Result<bool, CatalogError> {
+    pub(super) async fn delete(self: &Arc<Self>, removal: DeleteEntity) -> Result<bool, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {
-            let Removal { tenant, kind, name, now, generation } = removal;
+            let (tenant, kind, name) = (TenantId(removal.tenant), removal.kind, removal.name.clone());
             let _writing = memory.writing.lock().await;
-            if !memory.store.delete(tenant.0, kind, name.clone(), now, generation).await? {
+            let removed = memory.store.delete(removal).await?;
+            if !removed.done {
                 return Ok(false);
             }
+            removed.entry.iter().for_each(|entry| memory.announce(entry));
             let unused = {
                 let mut state = memory.state_mut();
                 let mut components = state.remove(tenant, kind, &name);

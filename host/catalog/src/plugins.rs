@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
 use super::entities::SHARED;
 use super::shared_plugins::Sharing;
 use super::{BoundPlugin, Catalog, CatalogError, Group, PluginVersion, Tenant, document, validation};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_core::text::clean;
 use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
@@ -69,6 +71,7 @@ impl Catalog {
         &self,
         tenant: &Tenant,
         upload: Upload,
+        origin: &Origin,
     ) -> Result<(Arc<PluginVersion>, bool), CatalogError> {
         let Upload { name, version, component, signature, sharing } = upload;
         let owner = if sharing.is_some() { SHARED } else { tenant.id };
@@ -88,7 +91,7 @@ impl Catalog {
         let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
         let digest = digest.map_err(|error| LoadError::Description(error.to_string()))?;
         if let Some(known) = self.same(owner, &full, &digest)? {
-            return self.shared_again(known, sharing.as_ref()).await;
+            return self.shared_again(known, sharing.as_ref(), origin).await;
         }
         self.check_name_is_free(owner, &full.name)?;
         let signed_by = match sharing {
@@ -113,7 +116,8 @@ impl Catalog {
             return Err(LoadError::Description(text).into());
         }
         let (size, doc) = (described.doc.size, PluginDoc { signed_by, tenants, ..described.doc });
-        let entity = self.entity(owner, Kind::Plugin, &full.to_string(), document(&doc), Precondition::Nothing);
+        let (cause, name) = (Cause::change(origin, Verb::PLUGIN_PUT), full.to_string());
+        let entity = self.entity(&cause, owner, Kind::Plugin, &name, document(&doc), Precondition::Nothing);
         let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
         let _accepting = self.accepting.lock().await;
         // A name that another node has shared a moment ago counts.
@@ -179,6 +183,7 @@ impl Catalog {
         tenant: TenantId,
         name: &PluginName,
         deprecated: Option<String>,
+        origin: &Origin,
     ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         let _accepting = self.accepting.lock().await;
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
@@ -192,7 +197,9 @@ impl Catalog {
         let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
         let full = plugin.full_name();
         let needs = vec![(tenant.0, full.clone())];
-        self.put(PutEntity { needs, ..self.entity(tenant, Kind::Plugin, &full, doc, Precondition::Anything) }).await?;
+        let cause = Cause::change(origin, Verb::PLUGIN_DEPRECATE);
+        let put = self.entity(&cause, tenant, Kind::Plugin, &full, doc, Precondition::Anything);
+        self.put(PutEntity { needs, ..put }).await?;
         Ok(self.plugin(tenant, name))
     }
 
@@ -200,7 +207,13 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if the version is one of the server's own, is shared with the tenant, or is in use.
-    pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, CatalogError> {
+    pub async fn delete_plugin(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        origin: &Origin,
+    ) -> Result<bool, CatalogError> {
+        let cause = Cause::change(origin, Verb::PLUGIN_DELETE);
         for _ in 0..MAX_TRIES {
             // A binding that another node made a moment ago counts; one that is made from now on makes this decide again.
             self.refresh().await?;
@@ -211,7 +224,8 @@ impl Catalog {
                 let verb = if user.ends_with('s') { "use" } else { "uses" };
                 return Err(CatalogError::Conflict(format!("{user} {verb} it")));
             }
-            match self.delete_unchanged(tenant, Kind::Plugin, &plugin.full_name(), Some(generation)).await {
+            let full = plugin.full_name();
+            match self.delete_unchanged(&cause, tenant, Kind::Plugin, &full, Some(generation)).await {
                 Err(CatalogError::Conflict(_)) => {}
                 done => return done,
             }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::Cause;
 use super::{Catalog, CatalogError, document, validation};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Overlap, TenantId};
 use carillon_core::limits::json_len;
@@ -172,6 +174,7 @@ impl Catalog {
         name: &str,
         spec: ScheduleSpec,
         paused: Option<bool>,
+        origin: &Origin,
     ) -> Result<(Arc<Schedule>, bool), CatalogError> {
         validation::name("schedule", name)?;
         let without_job = ScheduleSpec { job: String::new(), ..spec.clone() };
@@ -182,6 +185,7 @@ impl Catalog {
             let message = format!("there is no group `{}`", spec.group.escape_debug());
             return Err(Invalid::at("/group", message).into());
         }
+        let cause = Cause::change(origin, Verb::SCHEDULE_PUT);
         let is_new = AtomicBool::new(false);
         let decide = |before: Option<&Schedule>| {
             is_new.store(before.is_none(), Ordering::Relaxed);
@@ -199,7 +203,7 @@ impl Catalog {
                 _ => ScheduleDoc { spec, paused, since: now, anchor: now },
             };
             let expect = before.map_or(Precondition::Nothing, |before| Precondition::Version(before.version));
-            Ok(self.entity(tenant, Kind::Schedule, name, document(&doc), expect).into())
+            Ok(self.entity(&cause, tenant, Kind::Schedule, name, document(&doc), expect).into())
         };
         self.change(|| self.schedule(tenant, name), decide).await?;
         Ok((self.schedule(tenant, name).ok_or(CatalogError::Gone)?, is_new.into_inner()))
@@ -209,13 +213,15 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns [`CatalogError::Gone`] if the schedule was removed at the same moment.
-    pub async fn pause_schedule(&self, schedule: &Schedule, paused: bool) -> Result<(), CatalogError> {
+    pub async fn pause_schedule(&self, schedule: &Schedule, paused: bool, origin: &Origin) -> Result<(), CatalogError> {
+        let cause = Cause::change(origin, if paused { Verb::SCHEDULE_PAUSE } else { Verb::SCHEDULE_RESUME });
         let (tenant, name, now) = (schedule.tenant, &schedule.name, self.now());
         let decide = |before: Option<&Schedule>| {
             let before = before.ok_or(CatalogError::Gone)?;
             let since = if before.paused && !paused { now } else { before.since };
             let doc = document(&ScheduleDoc { paused, since, ..before.doc() });
-            Ok(self.entity(tenant, Kind::Schedule, name, doc, Precondition::Version(before.version)).into())
+            let expect = Precondition::Version(before.version);
+            Ok(self.entity(&cause, tenant, Kind::Schedule, name, doc, expect).into())
         };
         self.change(|| self.schedule(tenant, name), decide).await.map(drop)
     }
@@ -224,7 +230,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn delete_schedule(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
-        self.delete(tenant, Kind::Schedule, name).await
+    pub async fn delete_schedule(&self, tenant: TenantId, name: &str, origin: &Origin) -> Result<bool, CatalogError> {
+        self.delete(&Cause::change(origin, Verb::SCHEDULE_DELETE), tenant, Kind::Schedule, name).await
     }
 }

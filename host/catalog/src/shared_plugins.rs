@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
 use super::entities::SHARED;
 use super::{Catalog, CatalogError, PluginVersion, document};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_policy::PluginDoc;
 use carillon_policy::binding::{Invalid, PluginName};
@@ -49,6 +51,7 @@ impl Catalog {
         &self,
         name: &PluginName,
         sharing: &Sharing,
+        origin: &Origin,
     ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         let _accepting = self.accepting.lock().await;
         for _ in 0..MAX_TRIES {
@@ -64,7 +67,8 @@ impl Catalog {
             let full = plugin.full_name();
             let doc = document(&PluginDoc { tenants, ..plugin.doc.clone() });
             let needs = vec![(SHARED.0, full.clone())];
-            let put = self.entity(SHARED, Kind::Plugin, &full, doc, Precondition::Anything);
+            let cause = Cause::change(origin, Verb::PLUGIN_SHARE);
+            let put = self.entity(&cause, SHARED, Kind::Plugin, &full, doc, Precondition::Anything);
             match self.put(PutEntity { needs, ..put }).await {
                 Err(CatalogError::Conflict(_)) => {}
                 Err(error) => return Err(error),
@@ -79,13 +83,14 @@ impl Catalog {
         &self,
         known: Arc<PluginVersion>,
         sharing: Option<&Sharing>,
+        origin: &Origin,
     ) -> Result<(Arc<PluginVersion>, bool), CatalogError> {
         let Some(sharing) = sharing else { return Ok((known, false)) };
         if self.tenants_of(sharing)? == known.doc.tenants {
             return Ok((known, false));
         }
         let name = PluginName { name: known.name.clone(), version: Some(known.version.to_string()) };
-        let shared = self.share_plugin(&name, sharing).await?.ok_or(CatalogError::Gone)?;
+        let shared = self.share_plugin(&name, sharing, origin).await?.ok_or(CatalogError::Gone)?;
         Ok((shared, false))
     }
 

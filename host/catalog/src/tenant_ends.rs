@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
 use super::entities::StoredTenant;
 use super::{ApiToken, Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, Tenant, document};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_store::{Kind, Precondition};
 
@@ -22,11 +24,18 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns [`CatalogError::Gone`] if there is no such tenant.
-    pub async fn set_suspended(&self, name: &str, suspended: bool) -> Result<Arc<Tenant>, CatalogError> {
+    pub async fn set_suspended(
+        &self,
+        name: &str,
+        suspended: bool,
+        origin: &Origin,
+    ) -> Result<Arc<Tenant>, CatalogError> {
+        let cause = Cause::change(origin, if suspended { Verb::TENANT_SUSPEND } else { Verb::TENANT_RESUME });
         let decide = |tenant: Option<&Tenant>| {
             let tenant = tenant.ok_or(CatalogError::Gone)?;
             let doc = document(&StoredTenant { doc: tenant.doc(), suspended });
-            Ok(self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, Precondition::Version(tenant.revision)).into())
+            let expect = Precondition::Version(tenant.revision);
+            Ok(self.entity(&cause, TenantId(NO_TENANT), Kind::Tenant, name, doc, expect).into())
         };
         self.change(|| self.tenant(name), decide).await?;
         self.tenant(name).ok_or(CatalogError::Gone)
@@ -37,10 +46,11 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns a conflict if it is the default tenant, or if the last operator's token is stored with it.
-    pub async fn delete_tenant(&self, name: &str) -> Result<bool, CatalogError> {
+    pub async fn delete_tenant(&self, name: &str, origin: &Origin) -> Result<bool, CatalogError> {
         if name == DEFAULT_TENANT {
             return Err(CatalogError::Conflict(format!("the tenant `{DEFAULT_TENANT}` cannot be deleted")));
         }
+        let cause = Cause::change(origin, Verb::TENANT_DELETE);
         let _changing = self.changing.lock().await;
         for _ in 0..MAX_TRIES {
             // An operator's token that another node revoked a moment ago does not count; one that is revoked from now on makes this decide again.
@@ -56,7 +66,7 @@ impl Catalog {
                 return Err(CatalogError::Conflict(detail.to_owned()));
             }
             let generation = Some(self.memory.generation());
-            match self.delete_unchanged(TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
+            match self.delete_unchanged(&cause, TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
                 Err(CatalogError::Conflict(_)) => {}
                 done => return done,
             }

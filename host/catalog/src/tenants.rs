@@ -6,10 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
 use super::entities::StoredTenant;
 use super::signers::Signers;
 use super::{Catalog, CatalogError, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
+use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_core::json::read_value;
 use carillon_core::limits::json_len;
@@ -128,7 +130,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the errors of [`Catalog::put_tenant`], and one if the change ends the signing of requests without saying so.
-    pub async fn replace_tenant(&self, name: &str, doc: TenantDoc) -> Result<PutTenant, CatalogError> {
+    pub async fn replace_tenant(&self, name: &str, doc: TenantDoc, origin: &Origin) -> Result<PutTenant, CatalogError> {
         let before = self.tenant(name);
         let signs = before.as_ref().is_some_and(|known| known.defaults["sign"].is_object());
         if signs && doc.defaults.get("sign").is_none() {
@@ -136,7 +138,7 @@ impl Catalog {
                            `\"sign\": null` to send their requests unsigned";
             return Err(Invalid::at("/defaults/sign", message).into());
         }
-        let tenant = self.put_tenant(name, doc).await?;
+        let tenant = self.put_tenant(name, doc, origin).await?;
         Ok(PutTenant::new(before.as_deref(), tenant))
     }
 
@@ -144,13 +146,18 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the errors of [`Catalog::put_tenant`]; [`CatalogError::Gone`] if there is no such tenant.
-    pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, CatalogError> {
+    pub async fn patch_tenant(
+        &self,
+        name: &str,
+        patch: &TenantPatch,
+        origin: &Origin,
+    ) -> Result<PutTenant, CatalogError> {
         // The settings that the part is merged into must not change meanwhile: on this node, parts wait for each other.
         let _merging = self.merging.lock().await;
         for _ in 0..MAX_TRIES {
             let before = self.tenant(name).ok_or(CatalogError::Gone)?;
             let doc = patch.over(&before, &self.policy_before(&before, None, None))?;
-            match self.write_tenant(name, doc, Precondition::Version(before.revision)).await {
+            match self.write_tenant(name, doc, Precondition::Version(before.revision), origin).await {
                 Ok(tenant) => return Ok(PutTenant::new(Some(&before), tenant)),
                 Err(CatalogError::Conflict(_)) => {}
                 Err(error) => return Err(error),
@@ -164,7 +171,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if the name, the quota or a signer is not valid, or if one of the tenant's groups would no longer be valid.
-    pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, CatalogError> {
+    pub async fn put_tenant(&self, name: &str, doc: TenantDoc, origin: &Origin) -> Result<Arc<Tenant>, CatalogError> {
         let mut refused = None;
         for _ in 0..MAX_TRIES {
             let expect = match self.tenant(name) {
@@ -178,7 +185,7 @@ impl Catalog {
                 // The tenant has not changed, so another writer is not the reason.
                 return Err(conflict);
             }
-            match self.write_tenant(name, doc.clone(), expect).await {
+            match self.write_tenant(name, doc.clone(), expect, origin).await {
                 Err(CatalogError::Conflict(text)) => refused = Some((expect, CatalogError::Conflict(text))),
                 done => return done,
             }
@@ -192,6 +199,7 @@ impl Catalog {
         name: &str,
         doc: TenantDoc,
         expect: Precondition,
+        origin: &Origin,
     ) -> Result<Arc<Tenant>, CatalogError> {
         validation::name("tenant", name)?;
         self.bounds.requests.document.check("tenant", "", json_len(&doc))?;
@@ -226,7 +234,8 @@ impl Catalog {
         needs.sort_unstable();
         needs.dedup();
         let doc = document(&StoredTenant { doc: candidate.doc(), suspended });
-        let put = self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, expect);
+        let cause = Cause::change(origin, Verb::TENANT_PUT);
+        let put = self.entity(&cause, TenantId(NO_TENANT), Kind::Tenant, name, doc, expect);
         self.put(PutEntity { needs, ..put }).await?;
         self.tenant(name).ok_or(CatalogError::Gone)
     }

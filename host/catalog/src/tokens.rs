@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::{Cause, Readers};
 use super::change::{Decision, MAX_TRIES, busy};
 use super::secrets::{new_token, token_hash};
 use super::token::{ApiToken, NewToken, TokenDoc};
 use super::{AccessRole, Catalog, CatalogError, document, validation};
+use carillon_core::audit::{Actor, ActorKind, AuditEntry, AuditId, Object, Origin, Outcome, Verb};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
-use carillon_store::{Kind, Precondition, PutEntity, Store};
+use carillon_store::{Audit, Kind, Precondition, PutEntity, Store};
 
 /// Id of the token that the configuration names: there is only one, so a new one replaces the previous one.
 const CONFIGURED_ID: &str = "configuration";
@@ -82,9 +84,14 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn create_token(&self, tenant: TenantId, new: NewToken) -> Result<(Arc<ApiToken>, String), CatalogError> {
+    pub async fn create_token(
+        &self,
+        tenant: TenantId,
+        new: NewToken,
+        origin: &Origin,
+    ) -> Result<(Arc<ApiToken>, String), CatalogError> {
         let text = self.new_token_text();
-        let made = self.add_token(tenant, new, &text).await?;
+        let made = self.add_token(tenant, new, &text, origin).await?;
         Ok((made, text))
     }
 
@@ -92,10 +99,17 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, CatalogError> {
+    pub async fn add_token(
+        &self,
+        tenant: TenantId,
+        new: NewToken,
+        text: &str,
+        origin: &Origin,
+    ) -> Result<Arc<ApiToken>, CatalogError> {
         validation::token_name(&new.name, self.bounds.requests.name)?;
-        let doc = document(&new.doc(text));
-        self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Precondition::Nothing)).await?;
+        let cause = Cause::token(origin, Verb::TOKEN_CREATE, Readers::of_token(new.operator));
+        let (id, doc) = (new_id(&*self.clock), document(&new.doc(text)));
+        self.put(self.entity(&cause, tenant, Kind::ApiToken, &id, doc, Precondition::Nothing)).await?;
         self.token_by_hash(&token_hash(text)).ok_or(CatalogError::Gone)
     }
 
@@ -107,6 +121,7 @@ impl Catalog {
         &self,
         token: &ApiToken,
         rotation: Rotation,
+        origin: &Origin,
     ) -> Result<(Arc<ApiToken>, String), CatalogError> {
         if token.id == CONFIGURED_ID {
             let detail = "the configuration sets the secret of this token (`auth.admin_token`): change it there";
@@ -114,6 +129,7 @@ impl Catalog {
         }
         let text = self.new_token_text();
         let (tenant, id) = (token.tenant.id, &token.id);
+        let cause = Cause::token(origin, Verb::TOKEN_ROTATE, Readers::of_token(token.operator));
         let decide = |present: Option<&ApiToken>| {
             let present = present.ok_or(CatalogError::Gone)?;
             let (mut doc, now) = (TokenDoc::from(present), self.now());
@@ -125,7 +141,7 @@ impl Catalog {
             doc.rotate(&text, now.plus(rotation.overlap), now);
             doc.expires_at = rotation.expires_at.or(doc.expires_at);
             let expect = Precondition::Version(present.revision);
-            Ok(Decision::from(self.entity(tenant, Kind::ApiToken, id, document(&doc), expect)))
+            Ok(Decision::from(self.entity(&cause, tenant, Kind::ApiToken, id, document(&doc), expect)))
         };
         self.change(|| self.token(tenant, id), decide).await?;
         let rotated = self.token_by_hash(&token_hash(&text)).ok_or(CatalogError::Gone)?;
@@ -136,12 +152,13 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn configure_token(&self, tenant: TenantId, text: &str) -> Result<(), CatalogError> {
+    pub async fn configure_token(&self, tenant: TenantId, text: &str, origin: &Origin) -> Result<(), CatalogError> {
         let hash = token_hash(text);
         let known = self.token(tenant, CONFIGURED_ID);
         if known.as_ref().is_none_or(|known| !known.is_of_hash(&hash)) {
             let doc = document(&NewToken::first_operator().doc(text));
-            self.put(self.entity(tenant, Kind::ApiToken, CONFIGURED_ID, doc, Precondition::Anything)).await?;
+            let cause = Cause::token(origin, Verb::TOKEN_CREATE, Readers::Operators);
+            self.put(self.entity(&cause, tenant, Kind::ApiToken, CONFIGURED_ID, doc, Precondition::Anything)).await?;
             if known.is_some() {
                 tracing::warn!("replaced the configured operator token; the previous one is no longer valid");
             }
@@ -149,7 +166,7 @@ impl Catalog {
         // An older version gave each such token an id of its own, and so made others with the same text.
         let same = self.tokens(tenant).into_iter().filter(|token| token.is_of_hash(&hash) && token.id != CONFIGURED_ID);
         for token in same {
-            self.delete_token(tenant, &token.id).await?;
+            self.delete_token(&token, origin).await?;
         }
         Ok(())
     }
@@ -158,8 +175,9 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the store's error.
-    pub async fn withdraw_configured_token(&self, tenant: TenantId) -> Result<bool, CatalogError> {
-        self.delete_token(tenant, CONFIGURED_ID).await
+    pub async fn withdraw_configured_token(&self, tenant: TenantId, origin: &Origin) -> Result<bool, CatalogError> {
+        let Some(token) = self.token(tenant, CONFIGURED_ID) else { return Ok(false) };
+        self.delete_token(&token, origin).await
     }
 
     /// Returns whether any operator has a valid token.
@@ -180,7 +198,7 @@ impl Catalog {
             let doc = document(&TokenDoc::from(&*token));
             // If the token was changed or revoked meanwhile, that change stays.
             let expect = Precondition::Version(token.revision);
-            let put = catalog.entity(token.tenant.id, Kind::ApiToken, &token.id, doc, expect);
+            let put = catalog.entity(&Cause::Upkeep, token.tenant.id, Kind::ApiToken, &token.id, doc, expect);
             if let Err(error) = catalog.put(put).await {
                 tracing::debug!(id = token.id, %error, "recording the use of a token failed");
             }
@@ -191,11 +209,12 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns a conflict if no other operator's token would be left.
-    pub async fn revoke_token(&self, token: &ApiToken) -> Result<bool, CatalogError> {
+    pub async fn revoke_token(&self, token: &ApiToken, origin: &Origin) -> Result<bool, CatalogError> {
         let tenant = token.tenant.id;
         if !token.operator || !token.is_live(self.now()) {
-            return self.delete_token(tenant, &token.id).await;
+            return self.delete_token(token, origin).await;
         }
+        let cause = Cause::token(origin, Verb::TOKEN_REVOKE, Readers::Operators);
         let _changing = self.changing.lock().await;
         for _ in 0..MAX_TRIES {
             // An operator's token that another node revoked a moment ago does not count; one that is revoked from now on makes this decide again.
@@ -207,7 +226,7 @@ impl Catalog {
                 return Err(CatalogError::Conflict(detail.to_owned()));
             }
             let generation = Some(self.memory.generation());
-            match self.delete_unchanged(tenant, Kind::ApiToken, &token.id, generation).await {
+            match self.delete_unchanged(&cause, tenant, Kind::ApiToken, &token.id, generation).await {
                 Err(CatalogError::Conflict(_)) => {}
                 done => return done,
             }
@@ -215,8 +234,9 @@ impl Catalog {
         Err(busy())
     }
 
-    async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, CatalogError> {
-        self.delete(tenant, Kind::ApiToken, id).await
+    async fn delete_token(&self, token: &ApiToken, origin: &Origin) -> Result<bool, CatalogError> {
+        let cause = Cause::token(origin, Verb::TOKEN_REVOKE, Readers::of_token(token.operator));
+        self.delete(&cause, token.tenant.id, Kind::ApiToken, &token.id).await
     }
 }
 
@@ -224,25 +244,50 @@ impl Catalog {
 ///
 /// # Errors
 /// Returns an error if the store fails, or if no server has ever used it.
-pub async fn recover_operator(tenant: &str, store: &dyn Store, clock: &dyn Clock) -> anyhow::Result<String> {
+pub async fn recover_operator(
+    tenant: &str,
+    node: &str,
+    store: &dyn Store,
+    clock: &dyn Clock,
+) -> anyhow::Result<String> {
     let (_, entities) = store.load().await?;
     let found = entities.iter().find(|entity| entity.kind == Kind::Tenant && entity.name == tenant);
     let tenant =
         found.ok_or_else(|| anyhow::anyhow!("no server has used this store: the first start makes a token"))?;
     let text = new_token(clock);
     let new = NewToken { name: "recovered operator".to_owned(), ..NewToken::first_operator() };
+    let (id, now) = (new_id(clock), clock.now());
     let put = PutEntity {
+        audit: Audit::Recorded(Box::new(recovery(&id, node, clock))),
         tenant: tenant.id,
         kind: Kind::ApiToken,
-        name: new_id(clock),
+        name: id,
         doc: document(&new.doc(&text)),
-        now: clock.now(),
+        now,
         expect: Precondition::Nothing,
         needs: Vec::new(),
         component: None,
     };
     store.put(put).await?;
     Ok(text)
+}
+
+/// Returns the entry of the audit log for an operator's token that is made on the machine of the store.
+fn recovery(id: &str, node: &str, clock: &dyn Clock) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::new(clock),
+        at: clock.now(),
+        node: node.to_owned(),
+        actor: Actor::of(ActorKind::System),
+        tenant: None,
+        verb: Verb::TOKEN_CREATE,
+        object: Object::new(Kind::ApiToken.as_str(), Some(id.to_owned())),
+        changed: Vec::new(),
+        address: None,
+        request_id: None,
+        outcome: Outcome::Done,
+        count: 1,
+    }
 }
 
 fn new_id(clock: &dyn Clock) -> String {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::by::By;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
 use carillon_core::stable_hash::fnv;
@@ -15,9 +16,9 @@ pub struct Shadow {
     pub percent: u32,
     /// Time at which it was set.
     pub since: UnixMs,
-    /// Name of the author of the change.
+    /// Author of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub by: Option<By>,
 }
 
 impl Shadow {
@@ -37,9 +38,9 @@ pub struct Canary {
     pub percent: u32,
     /// Time at which it began.
     pub since: UnixMs,
-    /// Name of the author of the change.
+    /// Author of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub by: Option<By>,
     /// Reason given by the author of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::by::By;
 use super::tried::{Canary, Shadow};
+use carillon_core::audit::Origin;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
 use carillon_policy::binding::Document;
@@ -24,19 +26,29 @@ const REMEMBERED: usize = 100;
 const PINNED: usize = 1_000;
 
 /// Author of a change of a group, with the reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Author {
-    /// Name of a token, or of a part of the server.
-    pub by: Option<String>,
+    /// Origin of the change, for the audit log.
+    pub origin: Origin,
+    /// Author, as the history shows it.
+    pub by: Option<By>,
     /// Reason given by the author.
     pub why: Option<String>,
 }
 
 impl Author {
+    /// Returns the author of a change of this origin.
+    #[must_use]
+    pub fn new(origin: Origin, why: Option<String>) -> Self {
+        let name = origin.actor.name.clone().unwrap_or_default();
+        let by = origin.actor.token.clone().map(|token| By { token: Some(token), name });
+        Self { origin, by, why }
+    }
+
     /// Returns a part of the server as an author.
     #[must_use]
-    pub fn server(part: &str) -> Self {
-        Self { by: Some(part.to_owned()), why: None }
+    pub fn server(part: &str, origin: Origin) -> Self {
+        Self { origin, by: Some(By { token: None, name: part.to_owned() }), why: None }
     }
 }
 
@@ -47,9 +59,9 @@ pub struct Binding {
     pub number: i64,
     /// What the group says about the roles; the rest is inherited.
     pub policy: Document,
-    /// Name of the author.
+    /// Author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub by: Option<By>,
     /// Reason given by the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -107,9 +119,9 @@ pub struct Move {
     pub from: Option<i64>,
     /// Version in force afterwards.
     pub to: i64,
-    /// Name of the author.
+    /// Author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub by: Option<By>,
     /// Reason given by the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -237,9 +249,9 @@ impl Rollout {
     pub(super) fn begin_canary(&mut self, canary: Canary) {
         self.withdraw_canary(canary.version);
         self.withdrawn.remove(&canary.version);
-        let author = Author { by: canary.by.clone(), why: canary.why.clone() };
         let (at, from, to, percent) = (canary.since, Some(self.active.number), canary.version, Some(canary.percent));
-        self.note(Move { at, action: Action::Canary, from, to, percent, ..Move::by(&author) });
+        let (by, why) = (canary.by.clone(), canary.why.clone());
+        self.note(Move { at, action: Action::Canary, from, to, automatic: false, by, why, percent });
         self.canary = Some(canary);
     }
 
@@ -361,6 +373,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn author() -> Author {
+        Author::new(Origin::system(), None)
+    }
+
     fn version(number: i64) -> Binding {
         Binding {
             number,
@@ -373,9 +389,9 @@ mod tests {
     }
 
     fn after(numbers: &[i64]) -> Rollout {
-        let mut rollout = Rollout::first(version(1), &Author::default());
+        let mut rollout = Rollout::first(version(1), &author());
         for number in numbers {
-            rollout.advance(version(*number), Action::Bind, &Author::default(), UnixMs(*number));
+            rollout.advance(version(*number), Action::Bind, &author(), UnixMs(*number));
         }
         rollout
     }
@@ -386,11 +402,11 @@ mod tests {
         for expected in [2, 1] {
             let previous = rollout.previous(|_| true).unwrap();
             assert_eq!(previous, expected);
-            rollout.roll_back(version(previous), &Author::default(), Initiator::Operator, UnixMs(9));
+            rollout.roll_back(version(previous), &author(), Initiator::Operator, UnixMs(9));
         }
         assert_eq!(rollout.previous(|_| true), None);
         assert!(rollout.is_withdrawn(3) && rollout.is_withdrawn(2) && !rollout.is_withdrawn(1));
-        rollout.advance(version(3), Action::Promote, &Author::default(), UnixMs(10));
+        rollout.advance(version(3), Action::Promote, &author(), UnixMs(10));
         assert!(!rollout.is_withdrawn(3), "whoever promotes it again means it");
         assert_eq!((rollout.previous(|_| true), rollout.number()), (Some(1), 4));
         let moves: Vec<_> = rollout.history.iter().map(|it| (it.from, it.to)).collect();
@@ -401,7 +417,7 @@ mod tests {
     fn what_is_gone_is_not_gone_back_to() {
         let mut rollout = after(&[2, 3, 4]);
         assert_eq!(rollout.previous(|number| number < 3), Some(2));
-        rollout.roll_back(version(2), &Author::default(), Initiator::Server, UnixMs(9));
+        rollout.roll_back(version(2), &author(), Initiator::Server, UnixMs(9));
         assert_eq!(rollout.previous(|_| true), Some(1));
     }
 
@@ -410,11 +426,11 @@ mod tests {
         let mut rollout = after(&[2]);
         assert_eq!(rollout.pinned_within(1), None, "nobody was");
         rollout.pin();
-        rollout.advance(version(3), Action::Bind, &Author::default(), UnixMs(30));
+        rollout.advance(version(3), Action::Bind, &author(), UnixMs(30));
         assert_eq!(rollout.pinned_within(2), Some((UnixMs(2), UnixMs(30))));
-        rollout.roll_back(version(2), &Author::default(), Initiator::Operator, UnixMs(40));
+        rollout.roll_back(version(2), &author(), Initiator::Operator, UnixMs(40));
         assert_eq!(rollout.pinned_within(2), None, "it is in force again");
-        rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
+        rollout.advance(version(4), Action::Bind, &author(), UnixMs(50));
         assert_eq!(rollout.pinned_within(2), Some((UnixMs(2), UnixMs(50))), "and jobs still may be");
     }
 
@@ -450,15 +466,15 @@ mod tests {
         rollout.begin_canary(canary(2, 60));
         assert_eq!(followed_by(&rollout, some), 2, "who followed it still does");
         assert!(!rollout.is_withdrawn(2));
-        rollout.end_canary(&Author::default(), Initiator::Server, UnixMs(30));
+        rollout.end_canary(&author(), Initiator::Server, UnixMs(30));
         assert_eq!((follow(&rollout, 1), rollout.is_withdrawn(2)), (1_000, true));
         let last = rollout.history.last().unwrap();
         assert_eq!((last.action, last.from, last.to, last.automatic), (Action::Rollback, Some(2), 1, true));
         rollout.begin_canary(canary(2, 10));
-        rollout.advance(version(2), Action::Promote, &Author::default(), UnixMs(40));
+        rollout.advance(version(2), Action::Promote, &author(), UnixMs(40));
         assert!(rollout.canary.is_none() && !rollout.is_withdrawn(2));
         rollout.begin_canary(canary(3, 10));
-        rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
+        rollout.advance(version(4), Action::Bind, &author(), UnixMs(50));
         assert!(rollout.canary.is_none() && rollout.is_withdrawn(3), "another policy ends it");
     }
 
@@ -480,16 +496,16 @@ mod tests {
     fn every_move_lifts_the_quarantine() {
         let mut rollout = after(&[]);
         assert_eq!(rollout.lifted_at, UnixMs(0), "a group that is made");
-        rollout.advance(version(2), Action::Bind, &Author::default(), UnixMs(10));
+        rollout.advance(version(2), Action::Bind, &author(), UnixMs(10));
         assert_eq!(rollout.lifted_at, UnixMs(10));
         rollout.begin_canary(canary(3, 10));
         assert_eq!(rollout.lifted_at, UnixMs(20));
-        rollout.end_canary(&Author::default(), Initiator::Server, UnixMs(30));
+        rollout.end_canary(&author(), Initiator::Server, UnixMs(30));
         assert_eq!(rollout.lifted_at, UnixMs(30));
-        rollout.roll_back(version(1), &Author::default(), Initiator::Server, UnixMs(40));
+        rollout.roll_back(version(1), &author(), Initiator::Server, UnixMs(40));
         rollout.shadow = Some(Shadow { version: 3, percent: 100, since: UnixMs(45), by: None });
         assert_eq!((rollout.lifted_at, rollout.shadow_lifted_at()), (UnixMs(40), UnixMs(45)));
-        rollout.lift_quarantine(&Author::server("x"), UnixMs(50));
+        rollout.lift_quarantine(&Author::server("x", Origin::system()), UnixMs(50));
         assert_eq!((rollout.lifted_at, rollout.shadow_lifted_at()), (UnixMs(50), UnixMs(50)));
         let last = rollout.history.last().unwrap();
         assert_eq!((last.action, last.from, last.to), (Action::Unquarantine, Some(1), 1));
@@ -502,7 +518,7 @@ mod tests {
         assert_eq!((rollout.history.len(), rollout.before.len()), (REMEMBERED, REMEMBERED));
         rollout.pin();
         for number in 2_000..4_000 {
-            rollout.advance(version(number), Action::Bind, &Author::default(), UnixMs(number));
+            rollout.advance(version(number), Action::Bind, &author(), UnixMs(number));
             rollout.pin();
         }
         assert_eq!(rollout.retired.len(), PINNED);
@@ -522,8 +538,8 @@ mod tests {
     fn it_survives_the_store() {
         let mut rollout = after(&[2]);
         rollout.pin();
-        rollout.advance(version(3), Action::Promote, &Author::server("x"), UnixMs(30));
-        rollout.roll_back(version(2), &Author::default(), Initiator::Server, UnixMs(40));
+        rollout.advance(version(3), Action::Promote, &Author::server("x", Origin::system()), UnixMs(30));
+        rollout.roll_back(version(2), &author(), Initiator::Server, UnixMs(40));
         let stored = serde_json::to_value(&rollout).unwrap();
         assert_eq!(Rollout::deserialize(&stored).unwrap(), rollout);
     }

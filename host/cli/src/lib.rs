@@ -10,6 +10,7 @@
 //! May import: `carillon-core`, `-config`, `-policy`, `-client`.
 
 mod attempts;
+mod audit;
 mod batch;
 mod bulk;
 mod changes;
@@ -114,6 +115,8 @@ pub enum RemoteCommand {
     /// Manage API tokens.
     #[command(subcommand)]
     Token(token::Command),
+    /// Read the audit log: who changed what, and which requests were refused.
+    Audit(audit::Audit),
     /// Simulate policies, compare their versions, and put versions in force.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -150,6 +153,7 @@ pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Resul
             session.out.answer(&who)
         }
         RemoteCommand::Token(command) => command.run(&session).await,
+        RemoteCommand::Audit(command) => command.run(&session).await,
         RemoteCommand::Policy(command) => command.run(&session).await,
         RemoteCommand::Plugin(command) => command.run(&session).await,
     }
@@ -239,6 +243,7 @@ struct Listed {
 /// Returns the noun for the items of the list at a path.
 fn noun<'a>(path: &[&'a str]) -> &'a str {
     match path.last() {
+        Some(&"audit") => "audit entries",
         Some(&"bulk") => "bulk changes",
         Some(&"history") => "policy changes",
         Some(noun) => noun,

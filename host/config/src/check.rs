@@ -28,7 +28,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     policy(config, &mut checks);
     config.limits.check(&mut checks);
     events(config, &mut checks);
-    retention(config, &mut checks);
+    config.retention.check(&mut checks);
     groups(config, &mut checks);
     compat::check(config, &mut checks);
     checks.0
@@ -158,15 +158,6 @@ fn events(config: &Config, checks: &mut Checks) {
     checks.between("events.keep", config.events.keep, 1, 10 * MANY);
     checks.size("events.memory", config.events.memory, 1 << 16);
     checks.between("events.streams", config.events.streams, 0, MANY);
-}
-
-fn retention(config: &Config, checks: &mut Checks) {
-    let retention = &config.retention;
-    checks.period("retention.succeeded", retention.succeeded, Duration::ZERO);
-    checks.period("retention.dead", retention.dead, Duration::ZERO);
-    checks.period("retention.expired", retention.expired, Duration::ZERO);
-    checks.period("retention.cancelled", retention.cancelled, Duration::ZERO);
-    checks.period("retention.sweep_interval", retention.sweep_interval, MILLISECOND);
 }
 
 /// Checks the outer form only: the members of a group are checked where groups are bound.

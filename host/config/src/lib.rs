@@ -11,6 +11,7 @@ mod egress;
 mod keys;
 mod limits;
 mod load;
+mod records;
 mod server;
 mod values;
 
@@ -30,6 +31,7 @@ pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use limits::{Limits, MetricsConfig, TenantLimits};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
+pub use records::{Audit, Log, Retention};
 pub use server::{ForwardedHeader, Server};
 pub use values::{Period, PortRange, Size, parse_address, parse_network};
 
@@ -62,8 +64,12 @@ pub struct Config {
     pub events: Events,
     /// Place of the metrics.
     pub metrics: MetricsConfig,
-    /// Retention of ended jobs.
+    /// Retention of ended jobs and of the audit log.
     pub retention: Retention,
+    /// What the audit log records.
+    pub audit: Audit,
+    /// Log lines that can be switched on.
+    pub log: Log,
     /// APIs of other schedulers.
     pub compat: Compat,
     /// Settings that every group inherits, in the form of the API's groups; an object.
@@ -293,22 +299,6 @@ pub struct Events {
     pub memory: Size,
     /// Largest number of streams that are open at once.
     pub streams: usize,
-}
-
-/// `[retention]`: retention of ended jobs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Retention {
-    /// For succeeded jobs.
-    pub succeeded: Period,
-    /// For dead letters.
-    pub dead: Period,
-    /// For expired jobs.
-    pub expired: Period,
-    /// For cancelled jobs.
-    pub cancelled: Period,
-    /// Time between two removals of old jobs.
-    pub sweep_interval: Period,
 }
 
 /// `[tenants.NAME]`: a tenant that exists from the start.

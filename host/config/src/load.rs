@@ -461,7 +461,7 @@ mod tests {
         assert!(message.contains("compat.doppler: it is a section"), "{message}");
         let message = refusal(from_file("[server]\nlisten_on = 1\n[serv]\nx = 1"));
         assert!(
-            message.contains("carillon.toml: serv: unknown section; the known ones are auth, compat, defaults"),
+            message.contains("carillon.toml: serv: unknown section; the known ones are audit, auth, compat, defaults"),
             "{message}"
         );
         assert!(

@@ -59,11 +59,13 @@ pub enum EventKind {
     Unquarantine,
     /// A shadow version decided differently from the version in force.
     ShadowDifference,
+    /// An entry of the audit log was written.
+    Audit,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Push,
         Self::Pop,
         Self::Empty,
@@ -92,6 +94,7 @@ impl EventKind {
         Self::Quarantine,
         Self::Unquarantine,
         Self::ShadowDifference,
+        Self::Audit,
     ];
 
     /// Returns the kind's name.
@@ -126,6 +129,7 @@ impl EventKind {
             Self::Quarantine => "quarantine",
             Self::Unquarantine => "unquarantine",
             Self::ShadowDifference => "shadow_difference",
+            Self::Audit => "audit",
         }
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! May import: none of our crates.
 
+pub mod audit;
 pub mod clock;
 // The same file as in the plugin SDK, so that both read durations by the same rule.
 #[path = "../../../plugins/sdk/src/duration_text.rs"]

@@ -19,6 +19,7 @@ use self::canary::Canaries;
 use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot};
 use crate::services::Services;
 use carillon_catalog::{Action, Author, Canary, CatalogError, Group, Initiator};
+use carillon_core::audit::Origin;
 use carillon_core::job::{AttemptRecord, GroupId, Settlement, TenantId};
 use carillon_policy::binding::Use;
 use carillon_policy::{PolicyKey, QuarantineTimes, Role};
@@ -134,7 +135,7 @@ impl RolloutMonitor {
     fn revert(self: &Arc<Self>, group: Arc<Group>, reverted: Reverted, why: String) {
         let rollouts = Arc::clone(self);
         self.tasks.spawn(async move {
-            let author = Author { by: None, why: Some(why.clone()) };
+            let author = Author::new(Origin::system(), Some(why.clone()));
             let moved = async {
                 let (catalog, initiator) = (&rollouts.services.catalog, Initiator::Server);
                 match &reverted {

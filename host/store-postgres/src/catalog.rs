@@ -7,14 +7,17 @@ use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
+use super::audit::record;
 use super::error::Failure;
 use super::transaction::Verb;
 use super::{PostgresStore, locks, peers};
+use carillon_core::audit::AuditEntry;
 use carillon_core::clock::UnixMs;
+use carillon_store::audit::entry_of_put;
 use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
 use carillon_store::entities::{RecentChanges, check_generation, check_owner, check_unfinished, no_plugin};
-use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
+use carillon_store::{Audit, Changes, DeleteEntity, Entities, Entity, Kind, PutEntity, Recorded, StoreError};
 
 #[async_trait]
 impl Entities for PostgresStore {
@@ -33,19 +36,12 @@ impl Entities for PostgresStore {
         Ok(self.database.connections.bounded(generation(&mut db)).await?)
     }
 
-    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
+    async fn put(&self, put: PutEntity) -> Result<Recorded<Entity>, StoreError> {
         self.database.call(&put).await
     }
 
-    async fn delete(
-        &self,
-        tenant: i64,
-        kind: Kind,
-        name: String,
-        now: UnixMs,
-        generation: Option<i64>,
-    ) -> Result<bool, StoreError> {
-        self.database.call(&Delete { tenant, kind, name, now, generation }).await
+    async fn delete(&self, delete: DeleteEntity) -> Result<Recorded<bool>, StoreError> {
+        self.database.call(&delete).await
     }
 
     async fn sealed_proof(&self) -> Result<Option<String>, StoreError> {
@@ -144,11 +140,18 @@ async fn find(
     found.as_ref().map(entity::id_and_version).transpose()
 }
 
+const DOCUMENT: &str = "SELECT doc FROM entity WHERE id = $1";
+
+/// Returns a stored document; `None` if it cannot be read.
+async fn document(db: &mut PgConnection, id: i64) -> Result<Option<serde_json::Value>, Failure> {
+    Ok(sqlx::query(DOCUMENT).bind(id).fetch_one(db).await?.document("doc").ok())
+}
+
 #[async_trait]
 impl Verb for PutEntity {
-    type Done = Entity;
+    type Done = Recorded<Entity>;
 
-    async fn run(&self, db: &mut PgConnection) -> Result<Entity, Failure> {
+    async fn run(&self, db: &mut PgConnection) -> Result<Recorded<Entity>, Failure> {
         locks::take_entities(db).await?;
         let (kind, name) = (self.kind.as_str(), self.name.as_str());
         check_tenant(db, self.tenant).await?;
@@ -163,6 +166,10 @@ impl Verb for PutEntity {
             sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
         }
         let doc = to_json(&self.doc)?;
+        let before = match (&self.audit, found) {
+            (Audit::Recorded(_), Some((id, _))) => document(db, id).await?,
+            _ => None,
+        };
         let row = match found {
             Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(self.now.0).fetch_one(&mut *db).await?,
             None => {
@@ -172,7 +179,11 @@ impl Verb for PutEntity {
         };
         let entity = entity::entity(&row)?;
         changed(db, entity.id).await?;
-        Ok(entity)
+        let entry = entry_of_put(&self.audit, before.as_ref(), &entity);
+        if let Some(entry) = &entry {
+            record(db, entry).await?;
+        }
+        Ok(Recorded { done: entity, entry })
     }
 }
 
@@ -194,26 +205,17 @@ const DELETE_COMPONENT: &str = "
 /// The schedule's ticks are removed by the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
 
-/// Call of [`Entities::delete`].
-struct Delete {
-    tenant: i64,
-    kind: Kind,
-    name: String,
-    now: UnixMs,
-    generation: Option<i64>,
-}
-
 #[async_trait]
-impl Verb for Delete {
-    type Done = bool;
+impl Verb for DeleteEntity {
+    type Done = Recorded<bool>;
 
-    async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
+    async fn run(&self, db: &mut PgConnection) -> Result<Recorded<bool>, Failure> {
         locks::take_entities(db).await?;
         if self.generation.is_some() {
             check_generation(self.generation, generation(db).await?)?;
         }
         let Some((id, _)) = find(db, FIND_TO_DELETE, self.tenant, self.kind, &self.name).await? else {
-            return Ok(false);
+            return Ok(Recorded { done: false, entry: None });
         };
         if self.kind == Kind::Group {
             let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
@@ -221,7 +223,9 @@ impl Verb for Delete {
         }
         remove(db, id, Some(self.kind), self.now).await?;
         changed(db, id).await?;
-        Ok(true)
+        let Audit::Recorded(entry) = &self.audit else { return Ok(Recorded { done: true, entry: None }) };
+        record(db, entry).await?;
+        Ok(Recorded { done: true, entry: Some(AuditEntry::clone(entry)) })
     }
 }
 

@@ -22,6 +22,7 @@ mod admit;
 #[cfg(test)]
 mod ageing;
 mod archive;
+mod audit;
 mod batch;
 #[cfg(test)]
 mod bloat;

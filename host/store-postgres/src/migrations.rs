@@ -10,13 +10,14 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// A script and its title, as in the name of its file: `0002_scheduling.sql` is the second, `scheduling`.
 type Script = (&'static str, &'static str);
 
-const SCRIPTS: [Script; 6] = [
+const SCRIPTS: [Script; 7] = [
     ("initial", include_str!("../migrations/0001_initial.sql")),
     ("skipped_ticks", include_str!("../migrations/0002_skipped_ticks.sql")),
     ("master_key", include_str!("../migrations/0003_master_key.sql")),
     ("lives", include_str!("../migrations/0004_lives.sql")),
     ("changes", include_str!("../migrations/0005_changes.sql")),
     ("aborts", include_str!("../migrations/0006_aborts.sql")),
+    ("audit", include_str!("../migrations/0007_audit.sql")),
 ];
 
 /// Migrations of PostgreSQL's schema that this program knows.

@@ -2,8 +2,8 @@
 
 use super::tests::{Cluster, Fresh, cluster};
 use super::{
-    admit, archive, change, claim, debounce, deleted_tenants, job_rows, lists, open, order_keys, producer_keys, prune,
-    reads, settle, ticks,
+    admit, archive, audit, change, claim, debounce, deleted_tenants, job_rows, lists, open, order_keys, producer_keys,
+    prune, reads, settle, ticks,
 };
 use carillon_core::job::State;
 use carillon_store::NameFilter;
@@ -27,6 +27,8 @@ const FILL: &str = "
     INSERT INTO attempt SELECT id, 1, 0, 0, 'success', 200, '{}', ''::BYTEA FROM job_done;
     INSERT INTO recent SELECT 1, 'dedupe', 'key' || n, n, NULL::UUID, '{}' FROM generate_series(1, 20000) AS n;
     INSERT INTO tick SELECT n % 100, n, NULL::UUID FROM generate_series(1, 20000) AS n;
+    INSERT INTO audit SELECT gen_random_uuid(), n, 'node', n, n % 50, 'actor', 'key.put', 'key', NULL, '', '', '{}'
+        FROM generate_series(1, 20000) AS n;
     INSERT INTO ticked SELECT n, 0, 0 FROM generate_series(0, 99) AS n;
     ANALYZE";
 
@@ -89,6 +91,10 @@ fn statements() -> Vec<(&'static str, String)> {
         ("records of deleted tenants", deleted_tenants::FORGET_RECENT),
         ("prune ticks", prune::PRUNE_TICKS),
         ("prune ticks of deleted", prune::PRUNE_TICKS_OF_DELETED),
+        ("prune audit", prune::PRUNE_AUDIT),
+        ("audit", audit::PAGE),
+        ("audit of tenant", audit::PAGE_OF_TENANT),
+        ("audit chain", audit::CHAIN),
         ("waiting", reads::WAITING),
         ("waiting in lanes", reads::WAITING_IN),
         ("job", reads::JOB),
@@ -123,7 +129,7 @@ fn explain(sql: &str) -> String {
 /// Returns whether a step reads a table of jobs without a condition on where to begin.
 fn is_expensive(step: &str, condition: Option<&&str>) -> bool {
     // In the plan, a partition's name is followed by a number.
-    let reads = ["job", "job_done_", "job_spec_", "attempt_", "recent", "tick"].iter().any(|table| {
+    let reads = ["job", "job_done_", "job_spec_", "attempt_", "recent", "tick", "audit"].iter().any(|table| {
         if table.ends_with('_') {
             step.contains(&format!(" on {table}"))
         } else {

@@ -92,6 +92,17 @@ pub(super) const PRUNE_TICKS_OF_DELETED: &str = "
     )
     DELETE FROM tick USING old WHERE (tick.schedule, tick.at) = (old.schedule, old.at)";
 
+pub(super) const PRUNE_AUDIT: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT id FROM audit WHERE at <= $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM audit WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
+
+/// A chain that grows meanwhile has a newer time by then, and stays.
+pub(super) const FORGET_AUDIT_CHAINS: &str = "
+    DELETE FROM audit_chain
+    WHERE at <= $1 AND NOT EXISTS (SELECT 1 FROM audit WHERE audit.node = audit_chain.node)";
+
 /// One statement, with at most two numbers and a word before them.
 struct Step {
     sql: &'static str,
@@ -142,6 +153,7 @@ pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, Stor
         ("records of producers", Step::new(PRUNE_RECENT, [what.now.0, limit])),
         ("ticks", Step::new(PRUNE_TICKS, [what.ticks.0, limit])),
         ("ticks of deleted schedules", Step::new(PRUNE_TICKS_OF_DELETED, [limit])),
+        ("audit entries", Step::new(PRUNE_AUDIT, [what.audit.0, limit])),
         ("deleted schedules", Step::new(FORGET_DELETED_SCHEDULES, [])),
     ];
     for (name, step) in rest {
@@ -151,5 +163,7 @@ pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, Stor
     }
     let forget = Step::new(FORGET_TENANTS, [what.now.minus(TENANT_KEPT).0]);
     done.rest("deleted tenants", database.transact(&forget).await.map(|_| 0));
+    let chains = database.transact(&Step::new(FORGET_AUDIT_CHAINS, [what.audit.0])).await;
+    done.rest("audit chains of former nodes", chains.map(|_| 0));
     done.finish()
 }

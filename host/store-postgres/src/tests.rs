@@ -17,6 +17,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
 use super::{PostgresOptions, PostgresStore};
+use carillon_core::audit::AuditId;
 use carillon_core::job::{Admission, Carries, Debounce, JobId, NewJob, Overlap, Settlement, Tick};
 use carillon_store::conformance;
 use carillon_store::conformance::{Backend, Case, LEASE, NOW, TABLES_WITH_ROWS, World, an_attempt, claim_lost};
@@ -66,6 +67,10 @@ impl Backend for Postgres {
 
     async fn damage_attempts(&self, id: JobId) {
         damage(&self.url, "UPDATE attempt SET detail = '{' WHERE job = $1", id).await;
+    }
+
+    async fn forge_audit(&self, id: AuditId) {
+        damage(&self.url, "UPDATE audit SET doc = replace(doc, 'system', 'token') WHERE id = $1", JobId(id.0)).await;
     }
 
     async fn rows(&self) -> BTreeMap<String, u64> {

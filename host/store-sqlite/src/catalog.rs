@@ -8,13 +8,16 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::SqliteStore;
+use super::audit::record;
 use super::db::Db;
 use super::error::Failure;
+use carillon_core::audit::AuditEntry;
 use carillon_core::clock::UnixMs;
+use carillon_store::audit::entry_of_put;
 use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
 use carillon_store::entities::{RecentChanges, check_generation, check_owner, check_unfinished, no_plugin};
-use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
+use carillon_store::{Audit, Changes, DeleteEntity, Entities, Entity, Kind, PutEntity, Recorded, StoreError};
 
 #[async_trait]
 impl Entities for SqliteStore {
@@ -33,20 +36,12 @@ impl Entities for SqliteStore {
         Ok(row.number("number")?)
     }
 
-    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
+    async fn put(&self, put: PutEntity) -> Result<Recorded<Entity>, StoreError> {
         self.writer.call(move |db| Box::pin(async move { write(db, &put).await })).await
     }
 
-    async fn delete(
-        &self,
-        tenant: i64,
-        kind: Kind,
-        name: String,
-        now: UnixMs,
-        generation: Option<i64>,
-    ) -> Result<bool, StoreError> {
-        let delete = Delete { tenant, kind, name, now, generation };
-        self.writer.call(move |db| Box::pin(async move { delete.run(db).await })).await
+    async fn delete(&self, removal: DeleteEntity) -> Result<Recorded<bool>, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { delete(db, &removal).await })).await
     }
 
     async fn sealed_proof(&self) -> Result<Option<String>, StoreError> {
@@ -121,13 +116,20 @@ async fn check_tenant(db: &mut Db, tenant: i64) -> Result<(), Failure> {
     Ok(check_owner(row.i64("found")? != 0)?)
 }
 
+const DOCUMENT: &str = "SELECT doc FROM entity WHERE id = ?1";
+
+/// Returns a stored document; `None` if it cannot be read.
+async fn document(db: &mut Db, id: i64) -> Result<Option<serde_json::Value>, Failure> {
+    Ok(db.fetch_one(sqlx::query(DOCUMENT).bind(id)).await?.document("doc").ok())
+}
+
 async fn find(db: &mut Db, tenant: i64, kind: Kind, name: &str) -> Result<Option<(i64, i64)>, Failure> {
     let query = sqlx::query(FIND).bind(tenant).bind(kind.as_str()).bind(name);
     let found = db.fetch_optional(query).await?;
     found.as_ref().map(entity::id_and_version).transpose()
 }
 
-async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
+async fn write(db: &mut Db, put: &PutEntity) -> Result<Recorded<Entity>, Failure> {
     let (kind, name) = (put.kind.as_str(), put.name.as_str());
     check_tenant(db, put.tenant).await?;
     let found = find(db, put.tenant, put.kind, name).await?;
@@ -141,6 +143,10 @@ async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
         db.execute(sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref())).await?;
     }
     let doc = to_json(&put.doc)?;
+    let before = match (&put.audit, found) {
+        (Audit::Recorded(_), Some((id, _))) => document(db, id).await?,
+        _ => None,
+    };
     let row = match found {
         Some((id, _)) => db.fetch_one(sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0)).await?,
         None => {
@@ -150,7 +156,11 @@ async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
     };
     let entity = entity::entity(&row)?;
     changed(db, entity.id).await?;
-    Ok(entity)
+    let entry = entry_of_put(&put.audit, before.as_ref(), &entity);
+    if let Some(entry) = &entry {
+        record(db, entry).await?;
+    }
+    Ok(Recorded { done: entity, entry })
 }
 
 pub(super) const UNFINISHED: &str = "
@@ -171,33 +181,25 @@ const DELETE_COMPONENT: &str = "
 /// The schedule's ticks are removed by the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
 
-/// Call of [`Entities::delete`].
-struct Delete {
-    tenant: i64,
-    kind: Kind,
-    name: String,
-    now: UnixMs,
-    generation: Option<i64>,
-}
-
-impl Delete {
-    async fn run(&self, db: &mut Db) -> Result<bool, Failure> {
-        let (kind, name) = (self.kind, &self.name);
-        if self.generation.is_some() {
-            let row = db.fetch_one(sqlx::query(GENERATION)).await?;
-            check_generation(self.generation, row.number("number")?)?;
-        }
-        let Some((id, _)) = find(db, self.tenant, kind, name).await? else {
-            return Ok(false);
-        };
-        if kind == Kind::Group {
-            let row = db.fetch_one(sqlx::query(UNFINISHED).bind(id)).await?;
-            check_unfinished(name, row.number("jobs")?)?;
-        }
-        remove(db, id, Some(kind), self.now).await?;
-        changed(db, id).await?;
-        Ok(true)
+/// Does what [`Entities::delete`] does.
+async fn delete(db: &mut Db, removal: &DeleteEntity) -> Result<Recorded<bool>, Failure> {
+    let (kind, name) = (removal.kind, &removal.name);
+    if removal.generation.is_some() {
+        let row = db.fetch_one(sqlx::query(GENERATION)).await?;
+        check_generation(removal.generation, row.number("number")?)?;
     }
+    let Some((id, _)) = find(db, removal.tenant, kind, name).await? else {
+        return Ok(Recorded { done: false, entry: None });
+    };
+    if kind == Kind::Group {
+        let row = db.fetch_one(sqlx::query(UNFINISHED).bind(id)).await?;
+        check_unfinished(name, row.number("jobs")?)?;
+    }
+    remove(db, id, Some(kind), removal.now).await?;
+    changed(db, id).await?;
+    let Audit::Recorded(entry) = &removal.audit else { return Ok(Recorded { done: true, entry: None }) };
+    record(db, entry).await?;
+    Ok(Recorded { done: true, entry: Some(AuditEntry::clone(entry)) })
 }
 
 /// Removes an entity. Of a group or a tenant, the row stays until what belongs to it is gone.

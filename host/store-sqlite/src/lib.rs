@@ -11,6 +11,7 @@
 //! When the file is damaged or belongs to another program, they return [`StoreError::Corrupt`].
 
 mod admit;
+mod audit;
 mod backup;
 mod catalog;
 mod change;

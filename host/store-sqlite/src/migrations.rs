@@ -10,7 +10,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// A script and its title, as in the name of its file: `0002_scheduling.sql` is the second, `scheduling`.
 type Script = (&'static str, &'static str);
 
-const SCRIPTS: [Script; 7] = [
+const SCRIPTS: [Script; 8] = [
     ("initial", include_str!("../migrations/0001_initial.sql")),
     ("scheduling", include_str!("../migrations/0002_scheduling.sql")),
     ("skipped_ticks", include_str!("../migrations/0003_skipped_ticks.sql")),
@@ -18,6 +18,7 @@ const SCRIPTS: [Script; 7] = [
     ("lives", include_str!("../migrations/0005_lives.sql")),
     ("changes", include_str!("../migrations/0006_changes.sql")),
     ("aborts", include_str!("../migrations/0007_aborts.sql")),
+    ("audit", include_str!("../migrations/0008_audit.sql")),
 ];
 
 /// Migrations of SQLite's schema that this program knows.

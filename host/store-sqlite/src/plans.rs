@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
 use super::{
-    SqliteOptions, admit, catalog, change, claim, debounce, deleted_tenants, job_rows, open, order_keys, producer_keys,
-    prune, reads, settle, sizes, ticks,
+    SqliteOptions, admit, audit, catalog, change, claim, debounce, deleted_tenants, job_rows, open, order_keys,
+    producer_keys, prune, reads, settle, sizes, ticks,
 };
 use carillon_core::job::State;
 use carillon_store::NameFilter;
@@ -107,6 +107,7 @@ fn writes() -> Vec<Case> {
             one(prune::PRUNE_TICKS_OF_DELETED),
             &["SEARCH tick USING PRIMARY KEY (schedule>?)", "SEARCH tick USING PRIMARY KEY (schedule=?)"],
         ),
+        ("prune audit", one(prune::PRUNE_AUDIT), &["SEARCH audit USING PRIMARY KEY (id=?)", "INDEX audit_age (at<?)"]),
         ("unfinished", one(catalog::UNFINISHED), &["COVERING INDEX job_state (grp=? AND state=?)"]),
         ("end leases", one(open::END_LEASES), &["INDEX job_lease (lease_until>?)"]),
     ]
@@ -140,6 +141,9 @@ fn reads() -> Vec<Case> {
         ),
         ("attempts", one(reads::ATTEMPTS), &[BY_ID, "INDEX sqlite_autoindex_attempt_1 (job=? AND number>?)"]),
         ("ticks", one(ticks::TICKS), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at>? AND at<?)"]),
+        ("audit", one(audit::PAGE), &["SEARCH audit USING PRIMARY KEY (id<?)"]),
+        ("audit of tenant", one(audit::PAGE_OF_TENANT), &["INDEX audit_tenant (tenant=? AND id<?)"]),
+        ("audit chain", one(audit::CHAIN), &["INDEX audit_place"]),
         ("stats", one(reads::STATS), &["COVERING INDEX job_state (grp=?)", DUE]),
     ]
 }
@@ -150,7 +154,7 @@ const SHORT: [&str; 2] = ["INDEX entity_deleted", "INDEX job_abort"];
 /// Returns whether a step reads a table or an index from end to end, or sorts.
 fn is_expensive(step: &str) -> bool {
     let table = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
-    let walks = matches!(table, Some("job" | "job_spec" | "attempt" | "entity"))
+    let walks = matches!(table, Some("job" | "job_spec" | "attempt" | "entity" | "audit"))
         && !SHORT.iter().any(|index| step.contains(index));
     walks || step.contains("TEMP B-TREE") || step.contains("AUTOMATIC")
 }

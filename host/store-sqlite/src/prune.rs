@@ -46,6 +46,13 @@ pub(super) const FORGET_DELETED_SCHEDULES: &str = "
     WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
         AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
 
+pub(super) const PRUNE_AUDIT: &str = "
+    DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at <= ?1 ORDER BY at LIMIT ?2)";
+
+pub(super) const FORGET_AUDIT_CHAINS: &str = "
+    DELETE FROM audit_chain
+    WHERE at <= ?1 AND NOT EXISTS (SELECT 1 FROM audit WHERE audit.node = audit_chain.node)";
+
 /// Runs one step after the other.
 pub(super) async fn prune(store: &SqliteStore, what: &Prune) -> Result<u32, StoreError> {
     let mut done = Housekeeping::new(what.limit);
@@ -64,6 +71,10 @@ pub(super) async fn prune(store: &SqliteStore, what: &Prune) -> Result<u32, Stor
     let query = sqlx::query(PRUNE_TICKS_OF_DELETED).bind(what.limit);
     done.rest("ticks of deleted schedules", step(store, query).await);
     done.rest("deleted schedules", step(store, sqlx::query(FORGET_DELETED_SCHEDULES)).await.map(|_| 0));
+    let query = sqlx::query(PRUNE_AUDIT).bind(what.audit.0).bind(what.limit);
+    done.rest("audit entries", step(store, query).await);
+    let query = sqlx::query(FORGET_AUDIT_CHAINS).bind(what.audit.0);
+    done.rest("audit chains of former nodes", step(store, query).await.map(|_| 0));
     done.rest("free pages", give_back(store).await);
     done.finish()
 }

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::readers::Readers;
 use super::{SqliteOptions, SqliteStore, file, migrations, open};
+use carillon_core::audit::AuditId;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     Admission, Carries, Debounce, DispatchMode, GroupId, JobId, NewJob, Priority, Settlement, State, TenantId,
@@ -57,6 +58,15 @@ impl Backend for Sqlite {
 
     async fn damage_attempts(&self, id: JobId) {
         damage(&self.options().path, "UPDATE attempt SET detail = '{' WHERE job = ?", id).await;
+    }
+
+    async fn forge_audit(&self, id: AuditId) {
+        damage(
+            &self.options().path,
+            "UPDATE audit SET doc = replace(doc, 'system', 'token') WHERE id = ?",
+            JobId(id.0),
+        )
+        .await;
     }
 
     async fn rows(&self) -> BTreeMap<String, u64> {
@@ -368,7 +378,7 @@ async fn a_step_of_the_housekeeping_that_fails_keeps_no_other_from_being_made() 
         sqlx::raw_sql(rows).execute(&mut shell).await.unwrap();
         let trigger = format!("CREATE TRIGGER no BEFORE DELETE ON {failing} BEGIN SELECT RAISE(ABORT, 'no'); END");
         sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&mut shell).await.unwrap();
-        let prune = Prune { ended: vec![(State::Cancelled, NOW)], ticks: NOW, now: NOW, limit: 10 };
+        let prune = Prune { ended: vec![(State::Cancelled, NOW)], ticks: NOW, audit: NOW, now: NOW, limit: 10 };
         world.store.prune(prune).await.unwrap();
         let left = world.rows().await;
         for table in ["job", "recent", "tick"] {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::recorded::{Audit, Recorded};
 use carillon_core::clock::UnixMs;
 
 /// Kind of an [`Entity`].
@@ -101,6 +102,25 @@ pub struct PutEntity {
     ///
     /// The bytes are kept as long as a plugin names them.
     pub component: Option<(String, Bytes)>,
+    /// Entry of the audit log that is written with it.
+    pub audit: Audit,
+}
+
+/// Entity to be removed.
+#[derive(Clone, Debug)]
+pub struct DeleteEntity {
+    /// Owning tenant; 0 for a tenant.
+    pub tenant: i64,
+    /// Kind of the entity.
+    pub kind: Kind,
+    /// Name of the entity.
+    pub name: String,
+    /// Time of the change.
+    pub now: UnixMs,
+    /// Generation after which nothing may have changed, if one is given: a check that the caller made at that generation may no longer hold.
+    pub generation: Option<i64>,
+    /// Entry of the audit log that is written with the removal.
+    pub audit: Audit,
 }
 
 impl PutEntity {
@@ -227,23 +247,16 @@ pub trait Entities: Send + Sync {
     ///
     /// Fails with [`StoreError::Conflict`] if `expect` does not hold, if something that the entity needs does not exist, or if its tenant was
     /// deleted.
-    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
+    async fn put(&self, put: PutEntity) -> Result<Recorded<Entity>, StoreError>;
 
     /// Removes an entity; returns false if it did not exist.
     ///
     /// The bytes of a plugin's component are removed with the last version, of any tenant, that names them. A group's jobs are removed after
     /// it, a bounded number at each [`Jobs::prune`](super::Jobs::prune), and so is all that belongs to a tenant.
     ///
-    /// Fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since `generation`, where
-    /// one is given: a check that the caller made at that generation may no longer hold.
-    async fn delete(
-        &self,
-        tenant: i64,
-        kind: Kind,
-        name: String,
-        now: UnixMs,
-        generation: Option<i64>,
-    ) -> Result<bool, StoreError>;
+    /// Fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since the generation, where
+    /// one is given.
+    async fn delete(&self, delete: DeleteEntity) -> Result<Recorded<bool>, StoreError>;
 
     /// Returns the proof that the first server on this database sealed with its master key; None if no server has kept one yet.
     async fn sealed_proof(&self) -> Result<Option<String>, StoreError>;

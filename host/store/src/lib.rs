@@ -4,6 +4,7 @@
 //! Where every producer and node must get the same decision, a verb carries the question as data ([`carillon_core::job::Admission`]), and a
 //! pure function of [`carillon_core::job`] decides it inside the transaction. `conformance` states the rest as tests for every backend.
 
+pub mod audit;
 mod changes;
 pub mod claims;
 #[cfg(any(test, feature = "conformance"))]
@@ -23,6 +24,7 @@ pub mod live_groups;
 pub mod peers;
 pub mod queries;
 pub mod read_turns;
+mod recorded;
 pub mod transfer;
 pub mod unreadable;
 
@@ -37,15 +39,17 @@ use carillon_core::job::{
     SkipReason, SkippedTicks, State, TenantId, Token,
 };
 
+pub use audit::{AuditLog, AuditQuery, ChainHead, Chained, StoredEntry};
 pub use changes::{ChangeOutcome, Edit, JobChange, Replaced};
 pub use claims::{ClaimLost, ClaimOverdue, Extension};
-pub use entities::{Changes, Entities, Entity, Kind, Precondition, PutEntity};
+pub use entities::{Changes, DeleteEntity, Entities, Entity, Kind, Precondition, PutEntity};
 pub use error::StoreError;
 pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};
 pub use lane::GroupBacklog;
 pub use peers::{Heartbeat, Member, MemberList, NodeDoc, Peers, Signal, Signals};
 pub use queries::{JobFilter, JobsQuery, NameFilter, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
+pub use recorded::{Audit, Recorded};
 pub use transfer::{Cell, Checksum, Counters, Key, PageRange, Row, RowDigest, TABLES, Table, shown};
 
 /// Largest number of jobs in one [`Jobs::insert`].
@@ -228,6 +232,8 @@ pub struct Prune {
     pub ended: Vec<(State, UnixMs)>,
     /// Time up to which ticks may be removed; each schedule's newest tick stays known.
     pub ticks: UnixMs,
+    /// Time up to which entries of the audit log may be removed.
+    pub audit: UnixMs,
     /// Current time: records of producers' keys that expired by then are removed.
     pub now: UnixMs,
     /// Largest number of jobs to remove, and of the other rows.
@@ -360,6 +366,6 @@ pub trait Jobs: Send + Sync {
 }
 
 /// All verbs of a backend.
-pub trait Store: Jobs + Entities {}
+pub trait Store: Jobs + Entities + AuditLog {}
 
-impl<T: Jobs + Entities> Store for T {}
+impl<T: Jobs + Entities + AuditLog> Store for T {}

@@ -2,6 +2,9 @@
 //!
 //! A fact is made from a decision that was committed; nothing is decided here.
 
+use std::sync::Arc;
+
+use carillon_core::audit::AuditEntry;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
 use carillon_core::event_kind::EventKind;
@@ -87,6 +90,8 @@ pub struct Details {
     pub origin: Option<String>,
     /// Version of the group's policy.
     pub binding: Option<i64>,
+    /// Entry of the audit log.
+    pub audit: Option<Arc<AuditEntry>>,
 }
 
 /// A fact: an event that has happened.
@@ -340,6 +345,14 @@ impl Fact {
         )
     }
 
+    /// Returns the fact that an entry of the audit log was written. An entry of no tenant belongs to tenant 0, which nobody is.
+    #[must_use]
+    pub fn audit(entry: &AuditEntry) -> Self {
+        let about = Subject::group(TenantId(entry.tenant_id()), NO_GROUP);
+        let details = Details { audit: Some(Arc::new(entry.clone())), ..Details::default() };
+        Self::new(EventKind::Audit, entry.at, about, details)
+    }
+
     /// Estimates the memory that the event takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let details = &self.details;
@@ -349,9 +362,17 @@ impl Fact {
         let label =
             |text: Text<'_>| LABEL_SIZE + text.namespace.map_or(0, str::len) + text.name.len() + text.value.len();
         let labels = self.about.metadata.texts().map(label);
-        size_of::<Event>() + words + code + labels.sum::<usize>()
+        let audit = details.audit.as_ref().map_or(0, |entry| {
+            let actor = [&entry.actor.token, &entry.actor.name, &entry.object.name, &entry.request_id];
+            let texts = actor.into_iter().flatten().chain(&entry.changed).map(String::len).sum::<usize>();
+            size_of::<AuditEntry>() + texts + entry.node.len()
+        });
+        size_of::<Event>() + words + code + labels.sum::<usize>() + audit
     }
 }
+
+/// Group of a fact that is about none.
+const NO_GROUP: GroupId = GroupId(0);
 
 /// Estimated memory of a label besides its text, in bytes.
 const LABEL_SIZE: usize = 64;

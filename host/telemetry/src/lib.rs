@@ -12,6 +12,7 @@ mod reference;
 mod request_labels;
 mod ring;
 
+use carillon_core::audit::AuditEntry;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, JobId, LeasedJob, NewJob, Next, Settlement, State};
 use carillon_store::{ChangeOutcome, InsertOutcome, JobChange, SettleOutcome};
@@ -20,6 +21,9 @@ pub use self::event::{Details, Event, Fact, FactCode, Planned, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, ShadowOutcome};
 pub use self::request_labels::RequestLabels;
 pub use self::ring::{Cursor, Found, Ring, RingCapacity};
+
+/// Target of the log lines of the audit log.
+const AUDIT_TARGET: &str = "carillon::audit";
 
 /// Facts of a job that is about to be stored, published by the result of the insertion.
 pub struct PendingFacts {
@@ -76,6 +80,30 @@ impl Telemetry {
     /// Publishes a fact that is not part of an attempt.
     pub fn record(&self, fact: Fact) {
         self.events.record([fact]);
+    }
+
+    /// Publishes an entry of the audit log as an event and a log line. A token's name is written by its maker, and is escaped.
+    pub fn record_audit(&self, entry: &AuditEntry) {
+        let AuditEntry { verb, actor, tenant, object, outcome, count, .. } = entry;
+        let address = entry.address.map(|address| address.to_string());
+        tracing::info!(
+            target: AUDIT_TARGET,
+            id = %entry.id,
+            verb = verb.as_str(),
+            outcome = outcome.as_str(),
+            actor = actor.id(),
+            actor_name = ?actor.name,
+            tenant = tenant.as_ref().map(|tenant| &tenant.name),
+            kind = object.kind,
+            object = ?object.name,
+            version = object.version,
+            changed = ?entry.changed,
+            address,
+            request_id = entry.request_id,
+            count,
+            "audit"
+        );
+        self.events.record([Fact::audit(entry)]);
     }
 
     /// Publishes the results of an insertion.

@@ -202,6 +202,24 @@ impl Ring {
         found
     }
 
+    /// Returns the events of several tenants after `cursor` as [`Ring::read_of`] does those of one.
+    pub fn read_of_each(&self, tenants: &[TenantId], cursor: &mut Cursor, wanted: impl Fn(&Fact) -> bool) -> Found {
+        let (mut reached, mut all) = (Cursor(u64::MAX), Found::default());
+        for tenant in tenants {
+            let mut own = *cursor;
+            let found = self.read_of(*tenant, &mut own, &wanted);
+            reached.0 = reached.0.min(own.0);
+            all.lost_until = all.lost_until.max(found.lost_until);
+            all.more |= found.more;
+            all.events.extend(found.events);
+        }
+        // What is behind the tenant that was scanned the least far is read again with its next events, in order.
+        all.events.retain(|event| event.id <= reached.0);
+        all.events.sort_unstable_by_key(|event| event.id);
+        *cursor = reached;
+        all
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -313,6 +331,26 @@ mod tests {
         record(&ring, 1);
         assert_eq!(ids(&all(&ring, &mut cursor)), [base + 4]);
         assert_eq!(cursor, ring.newest());
+    }
+
+    #[test]
+    fn events_of_several_tenants_come_in_order_and_once() {
+        let ring = ring(10_000, usize::MAX);
+        let (mut cursor, base) = (ring.newest(), ring.newest().0);
+        let of = |tenant: i64, count: usize| (0..count).map(move |_| Fact::empty(TenantId(tenant), GroupId(1), NOW));
+        ring.record(of(1, CHUNK + 10).chain(of(2, 3)).chain(of(3, 5)).chain(of(1, 2)));
+        let mut seen = Vec::new();
+        loop {
+            let found = ring.read_of_each(&[TenantId(1), TenantId(2)], &mut cursor, |_| true);
+            assert_eq!(found.lost_until, None);
+            seen.extend(ids(&found));
+            if !found.more {
+                break;
+            }
+        }
+        let of_both = CHUNK as u64 + 13;
+        let wanted: Vec<u64> = (1..=of_both).chain([of_both + 6, of_both + 7]).map(|number| base + number).collect();
+        assert_eq!((seen, cursor), (wanted, ring.newest()));
     }
 
     #[test]

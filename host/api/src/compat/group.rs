@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Mount;
-use carillon_catalog::{KeyedPreset, Preset, Presets};
+use carillon_catalog::{By, KeyedPreset, Preset, Presets};
 use carillon_config::Compat;
 
 /// The key that holds what receivers of poussetaches' tasks know the server by, and the header that it is sent in.
@@ -46,11 +46,12 @@ fn limits(mount: Mount, compat: &Compat) -> Value {
 /// What a group says itself, where it is as the first version of the server made it: that version wrote the preset into the group. `by` is who
 /// made the group's policy, `limits` whose its limits are. None if somebody has changed the policy since.
 #[must_use]
-pub fn without_preset(mount: Mount, own: &Value, preset: &Value, by: Option<&str>, limits: OwnLimits) -> Option<Value> {
+pub fn without_preset(mount: Mount, own: &Value, preset: &Value, by: Option<&By>, limits: OwnLimits) -> Option<Value> {
     let roles = preset.as_object()?.iter().filter(|(field, _)| *field != "limits" && *field != "auth_headers");
     let mut roles = roles.peekable();
-    let is_untouched =
-        by == Some(&author(mount)) && roles.peek().is_some() && roles.all(|(role, it)| own.get(role) == Some(it));
+    let is_untouched = by.is_some_and(|by| by.token.is_none() && by.name == author(mount))
+        && roles.peek().is_some()
+        && roles.all(|(role, it)| own.get(role) == Some(it));
     if !is_untouched {
         return None;
     }
@@ -130,14 +131,15 @@ mod tests {
         own["limits"]["concurrency"] = 1.into();
         own["limits"]["timeout"] = "7s".into();
         own["dead_letters"] = "graveyard".into();
-        let by = Some("compat.doppler");
-        let said = |own: &Value, limits| without_preset(Mount::Doppler, own, &preset, by, limits);
+        let by = |name: &str| By { token: None, name: name.to_owned() };
+        let said =
+            |own: &Value, limits| without_preset(Mount::Doppler, own, &preset, Some(&by("compat.doppler")), limits);
         let kept = json!({"limits": {"timeout": "7s"}, "dead_letters": "graveyard"});
         assert_eq!(said(&own, OwnLimits::Unknown), Some(kept.clone()));
         own["limits"]["concurrency"] = 9.into();
         assert_eq!(said(&own, OwnLimits::Configured), Some(kept));
         assert_eq!(said(&own, OwnLimits::Unknown).unwrap()["limits"]["concurrency"], 9);
-        assert_eq!(without_preset(Mount::Doppler, &own, &preset, Some("me"), OwnLimits::Unknown), None);
+        assert_eq!(without_preset(Mount::Doppler, &own, &preset, Some(&by("me")), OwnLimits::Unknown), None);
         own["judge"]["config"]["expect"] = 200.into();
         assert_eq!(said(&own, OwnLimits::Unknown), None, "somebody has changed it");
         assert_eq!(said(&json!({"limits": {"concurrency": 32}}), OwnLimits::Unknown), None, "it says so itself");

@@ -27,13 +27,14 @@ use serde_json::{Map, Value};
 
 use self::refusal::Refusal;
 use super::ApiState;
-use super::auth::{Access, Standing, access_of};
-use super::client_address::Peer;
+use super::audit::{Caller, requested};
+use super::auth::{Access, Denied, Standing, access_of};
 use super::error::Problem;
 use super::idempotency;
 use super::input::read;
 use super::pools::RequestGuard;
 use carillon_catalog::{AccessRole, Author, Group, Written};
+use carillon_core::audit::{Object, Verb};
 use carillon_core::job::{Admission, AttemptRecord, Job, NewJob};
 use carillon_engine::intake::JobDoc;
 use carillon_store::{ChangeOutcome, InsertOutcome, InsertResult, JobChange, JobFilter, JobsQuery};
@@ -107,17 +108,26 @@ pub(super) fn at_the_root(mount: Mount) -> Router<Arc<ApiState>> {
 
 async fn answer(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let call = match (mount, Call::of(mount, api, rest, request).await) {
-        (_, Ok(call)) => call,
-        (Mount::Callme, Err(problem)) => return callme::refused(problem.into(), &query),
-        (_, Err(problem)) => return Refusal::from(problem).into_response(),
+    let caller = Caller::of(&request).map_err(Denied::from);
+    let access = caller.and_then(|caller| access_of(&api, request.headers(), &caller));
+    let (call, known) = match access {
+        Ok(access) => {
+            let known = access.known();
+            (Call::of(mount, api, access, rest, request).await, Some(known))
+        }
+        Err(Denied { problem, known }) => (Err(*problem), known.map(|known| *known)),
     };
-    let answer = match mount {
-        Mount::Doppler => doppler::answer(&call).await,
-        Mount::Poussetaches => poussetaches::answer(&call).await,
-        Mount::Callme => Ok(callme::answer(&call).await),
+    let mut response = match (mount, call) {
+        (Mount::Callme, Err(problem)) => callme::refused(problem.into(), &query),
+        (_, Err(problem)) => Refusal::from(problem).into_response(),
+        (Mount::Doppler, Ok(call)) => doppler::answer(&call).await.unwrap_or_else(IntoResponse::into_response),
+        (Mount::Poussetaches, Ok(call)) => {
+            poussetaches::answer(&call).await.unwrap_or_else(IntoResponse::into_response)
+        }
+        (Mount::Callme, Ok(call)) => callme::answer(&call).await,
     };
-    answer.unwrap_or_else(IntoResponse::into_response)
+    known.map(|known| response.extensions_mut().insert(known));
+    response
 }
 
 /// A request to a mount.
@@ -138,8 +148,13 @@ struct Call {
 }
 
 impl Call {
-    async fn of(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Result<Self, Problem> {
-        let access = access_of(&api, request.headers(), Peer::of(request.extensions()))?;
+    async fn of(
+        mount: Mount,
+        api: Arc<ApiState>,
+        access: Access,
+        rest: String,
+        request: Request,
+    ) -> Result<Self, Problem> {
         idempotency::refuse(request.method(), request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         // Lists show payloads, which viewers do not see elsewhere.
@@ -150,6 +165,10 @@ impl Call {
             return Err(Problem::forbidden(
                 "the token is for certain groups only, and the mount's group is none of them",
             ));
+        }
+        if api.config.audit_jobs {
+            let object = Object::new("mount", Some(mount.name().to_owned()));
+            requested(&api, &access.known(), Verb::MOUNT_REQUEST, object).await?;
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let headers = request.headers().clone();
@@ -195,7 +214,8 @@ impl Call {
         if let Some(group) = self.known_group() {
             return Ok(group);
         }
-        let (doc, author) = (Value::Object(Map::new()), Author::server(&group::author(self.mount)));
+        let (doc, author) =
+            (Value::Object(Map::new()), Author::server(&group::author(self.mount), self.access.origin()));
         let made = self
             .api
             .services

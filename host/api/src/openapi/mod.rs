@@ -25,7 +25,7 @@ const TENANT_PARAMETER: &str = "Tenant";
 const PAGE_PREFIX: &str = "Page_";
 
 /// Tags, with what their operations are about.
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     ("jobs", "Jobs: HTTP requests that are sent when they are due, or payloads that consumers pull."),
     ("leases", "Leases: how consumers pull jobs that have no URL, and report their results."),
     ("groups", "Groups of jobs that share a policy and limits."),
@@ -37,6 +37,7 @@ const TAGS: [(&str, &str); 13] = [
     ("plugins", "Plugins: WebAssembly components with the code of policies."),
     ("tokens", "Tokens that authenticate clients."),
     ("tenants", "Tenants, for operators."),
+    ("audit", "The audit log: who changed what, and which requests were refused."),
     ("nodes", "Nodes that share the database, for operators."),
     ("health", "Liveness, readiness and metrics of the server."),
 ];

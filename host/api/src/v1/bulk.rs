@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::ApiState;
+use super::super::audit::requested;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
@@ -16,6 +17,7 @@ use super::super::scope::is_visible;
 use super::job_filter::FilterDoc;
 use super::{Page, Paging, find_group};
 use carillon_catalog::{Bulk, BulkAction, BulkDoc, Group};
+use carillon_core::audit::Object;
 use carillon_core::job::JobId;
 use carillon_engine::intake::TimeInput;
 use carillon_engine::maintenance::bulk::AT_ONCE;
@@ -150,9 +152,13 @@ async fn change_many(
         return Ok((StatusCode::OK, Json(BulkView { id: None, ..bulk_view(api, &bulk) })));
     }
     if bulk.doc.total <= AT_ONCE {
+        // The jobs change before the bulk change is stored, so the entry of the audit log comes first.
+        requested(api, &access.known(), action.verb(), Object::new("bulk", Some(bulk.id.clone()))).await?;
         api.bulk.finish(&mut bulk).await?;
+        api.services.catalog.put_bulk(&bulk).await?;
+    } else {
+        api.services.catalog.add_bulk(&bulk, &access.origin()).await?;
     }
-    api.services.catalog.put_bulk(&bulk).await?;
     let status = if bulk.doc.finished_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(bulk_view(api, &bulk))))
 }

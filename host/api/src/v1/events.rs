@@ -23,10 +23,12 @@ use super::super::error::Problem;
 use super::super::input::Query;
 use super::super::port::Endless;
 use super::super::scope::is_visible;
+use super::audit::AuditEventView;
 use super::find_group;
+use carillon_catalog::AccessRole;
 use carillon_core::clock::UnixMs;
 use carillon_core::event_kind::EventKind;
-use carillon_core::job::{JobId, Metadata};
+use carillon_core::job::{JobId, Metadata, TenantId};
 use carillon_core::shares::Holding;
 use carillon_telemetry::{Cursor, Event, Fact, Found};
 
@@ -51,7 +53,7 @@ const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 pub(in super::super) struct Filter {
     /// Only events of this group.
     group: Option<String>,
-    /// Only events of these kinds, separated by commas.
+    /// Only events of these kinds, separated by commas. Default: all but `audit`, which takes the role `admin`.
     kind: Option<String>,
     /// Only events of the job with this id.
     job: Option<String>,
@@ -66,7 +68,7 @@ pub struct EventView {
     id: String,
     /// Kind: `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`, `dedupe_hit`,
     /// `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`, `breaker_open`, `breaker_close`,
-    /// `receiver_pause`, `promote`, `rollback`, `quarantine`, `unquarantine`, `shadow_difference`; or `gap`: events before this one are
+    /// `receiver_pause`, `promote`, `rollback`, `quarantine`, `unquarantine`, `shadow_difference`, `audit`; or `gap`: events before this one are
     /// missing. More may be added.
     kind: &'static str,
     /// Time of the event.
@@ -109,6 +111,9 @@ pub struct EventView {
     /// Version of the group's policy that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     binding: Option<i64>,
+    /// Entry of the audit log, for admins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<AuditEventView>,
     /// Labels of the job.
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
@@ -184,17 +189,21 @@ impl Wanted {
             .job
             .as_deref()
             .map(|id| id.parse().map_err(|_| malformed(format!("`{}` is not the id of a job", id.escape_debug()))));
-        Ok(Self {
-            kinds: filter.kind.as_deref().map(kinds).transpose().map_err(malformed)?,
-            job: job.transpose()?,
-            group: filter.group,
-        })
+        let kinds: Option<HashSet<EventKind>> = filter.kind.as_deref().map(kinds).transpose().map_err(malformed)?;
+        let is_admin = access.role == AccessRole::Admin && access.groups.is_none();
+        if !is_admin && kinds.as_ref().is_some_and(|kinds| kinds.contains(&EventKind::Audit)) {
+            return Err(Problem::forbidden("events of the kind `audit` are for admins whose token has all groups"));
+        }
+        Ok(Self { kinds, job: job.transpose()?, group: filter.group })
     }
 
     /// Whether the fact is of a wanted kind and job; its group has a name only once it is shown.
     fn has(&self, fact: &Fact) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&fact.kind))
-            && self.job.is_none_or(|job| fact.about.job == Some(job))
+        let is_kind = match &self.kinds {
+            Some(kinds) => kinds.contains(&fact.kind),
+            None => fact.kind != EventKind::Audit,
+        };
+        is_kind && self.job.is_none_or(|job| fact.about.job == Some(job))
     }
 }
 
@@ -221,9 +230,12 @@ impl Live {
             let recorded = api.services.telemetry.events.recorded().notified();
             tokio::pin!(recorded);
             recorded.as_mut().enable();
-            let (tenant, wanted) = (self.access.tenant.id, &self.wanted);
+            let wanted = &self.wanted;
             let Found { lost_until, events, more, .. } =
-                api.services.telemetry.events.read_of(tenant, &mut self.cursor, |fact| wanted.has(fact));
+                api.services
+                    .telemetry
+                    .events
+                    .read_of_each(&tenants_of(&access, wanted), &mut self.cursor, |fact| wanted.has(fact));
             self.pending.extend(events);
             if let Some(id) = lost_until {
                 return gap(id, api.services.clock.now());
@@ -256,11 +268,19 @@ impl Live {
         if self.wanted.group.is_some() && self.wanted.group != group {
             return None;
         }
-        if !is_visible(&self.api, &self.access, event.fact.about.group) {
+        if event.fact.kind != EventKind::Audit && !is_visible(&self.api, &self.access, event.fact.about.group) {
             return None;
         }
-        message(&EventView::of(event, group))
+        let audit = event.fact.details.audit.as_ref().map(|entry| AuditEventView::of(entry, &self.access));
+        message(&EventView { audit, ..EventView::of(event, group) })
     }
+}
+
+/// Returns whose facts a request sees. Those of no tenant are entries of the audit log, which operators see if they want entries.
+fn tenants_of(access: &Access, wanted: &Wanted) -> Vec<TenantId> {
+    let wants_entries = wanted.kinds.as_ref().is_some_and(|kinds| kinds.contains(&EventKind::Audit));
+    let none = (access.operator && wants_entries).then_some(TenantId(0));
+    [access.tenant.id].into_iter().chain(none).collect()
 }
 
 fn gap(lost_until: u64, now: UnixMs) -> Option<Message> {
@@ -290,6 +310,7 @@ impl EventView {
             schedule: None,
             origin: None,
             binding: None,
+            audit: None,
             metadata: Metadata::default(),
         }
     }

@@ -123,7 +123,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.services.catalog.delete_group(access.tenant.id, &name).await?, "group", &name)
+    removed(api.services.catalog.delete_group(access.tenant.id, &name, &access.origin()).await?, "group", &name)
 }
 
 /// Pauses a group: its jobs wait. Running attempts finish.
@@ -151,7 +151,7 @@ pub(in super::super) async fn resume(
 async fn pause_group(api: &ApiState, access: &Access, name: &str, paused: bool) -> Result<Json<GroupView>, Problem> {
     let group = find_group(api, access, name)?;
     if group.paused != paused {
-        api.services.catalog.set_paused(&group, paused).await?;
+        api.services.catalog.set_paused(&group, paused, &access.origin()).await?;
         api.services.notifier.notify_local();
     }
     let group = find_group(api, access, name)?;

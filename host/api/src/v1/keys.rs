@@ -231,7 +231,7 @@ pub(in super::super) async fn put(
     Path(name): Path<String>,
     Body(doc): Body<KeyDoc>,
 ) -> Result<Response, Problem> {
-    api.services.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
+    api.services.catalog.put_key(access.tenant.id, &name, doc.value()?, &access.origin()).await?;
     api.services.notifier.notify_local();
     let warnings = api.services.catalog.key(access.tenant.id, &name).map(|key| key.warnings()).unwrap_or_default();
     if warnings.is_empty() {
@@ -274,7 +274,8 @@ pub(in super::super) async fn grant(
     if groups.is_none() && origins.is_none() {
         return Err(Problem::malformed(None, "`groups` or `origins` is required"));
     }
-    api.services.catalog.grant_key(access.tenant.id, &key, KeyGrants { groups, origins }).await?;
+    let grants = KeyGrants { groups, origins };
+    api.services.catalog.grant_key(access.tenant.id, &key, grants, &access.origin()).await?;
     api.services.notifier.notify_local();
     get(State(api), Extension(access), Path(name)).await
 }
@@ -311,7 +312,7 @@ pub(in super::super) async fn delete(
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    removed(api.services.catalog.delete_key(access.tenant.id, &name).await?, "key", &name)
+    removed(api.services.catalog.delete_key(access.tenant.id, &name, &access.origin()).await?, "key", &name)
 }
 
 /// Removes a version of a key. If it is the newest, the version before it becomes the newest. The only version cannot be removed.
@@ -324,7 +325,7 @@ pub(in super::super) async fn delete_version(
 ) -> Result<StatusCode, Problem> {
     let key = api.services.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
     if let Ok(number) = version.parse()
-        && api.services.catalog.delete_key_version(access.tenant.id, &key, number).await?
+        && api.services.catalog.delete_key_version(access.tenant.id, &key, number, &access.origin()).await?
     {
         api.services.notifier.notify_local();
         return Ok(StatusCode::NO_CONTENT);

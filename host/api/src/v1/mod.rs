@@ -2,6 +2,7 @@
 //! answer; nothing is decided here.
 
 pub(super) mod attempts;
+pub(super) mod audit;
 pub(super) mod bulk;
 pub(super) mod contents;
 pub(super) mod copies;

@@ -258,7 +258,7 @@ pub(in super::super) async fn put_version(
         deadline.extend(api.services.catalog.upload_time());
     }
     let upload = Upload { name, version, component, signature, sharing };
-    let (plugin, is_new) = api.services.catalog.put_plugin(&access.tenant, upload).await?;
+    let (plugin, is_new) = api.services.catalog.put_plugin(&access.tenant, upload, &access.origin()).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(PluginView::full(&plugin).for_caller(&api, &access, &plugin))))
 }
@@ -323,14 +323,17 @@ pub(in super::super) async fn deprecate(
                 "`deprecated` and `tenants` are changed in requests of their own",
             ));
         }
-        (Some(deprecated), None) => catalog.deprecate_plugin(owner, &name, deprecated).await?,
+        (Some(deprecated), None) => catalog.deprecate_plugin(owner, &name, deprecated, &access.origin()).await?,
         (None, Some(_)) if !choice.shared => {
             return Err(Problem::invalid(
                 "/tenants",
                 "only a shared version has `tenants`: add `shared=true` to the query",
             ));
         }
-        (None, Some(tenants)) => catalog.share_plugin(&name, &tenants.map_or(Sharing::All, Sharing::With)).await?,
+        (None, Some(tenants)) => {
+            let sharing = tenants.map_or(Sharing::All, Sharing::With);
+            catalog.share_plugin(&name, &sharing, &access.origin()).await?
+        }
     };
     let plugin = plugin.ok_or_else(unknown)?;
     Ok(Json(PluginView::full(&plugin).for_caller(&api, &access, &plugin)))
@@ -346,7 +349,8 @@ pub(in super::super) async fn delete_version(
     Query(choice): Query<SharedParams>,
 ) -> Result<StatusCode, Problem> {
     let name = PluginName { name, version: Some(version) };
-    removed(api.services.catalog.delete_plugin(choice.owner(&access)?, &name).await?, "plugin", &name.to_string())
+    let (owner, origin) = (choice.owner(&access)?, access.origin());
+    removed(api.services.catalog.delete_plugin(owner, &name, &origin).await?, "plugin", &name.to_string())
 }
 
 fn plugin_view(

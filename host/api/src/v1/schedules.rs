@@ -223,7 +223,7 @@ pub(in super::super) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     find_schedule(&api, &access, &name)?;
-    removed(api.services.catalog.delete_schedule(access.tenant.id, &name).await?, "schedule", &name)
+    removed(api.services.catalog.delete_schedule(access.tenant.id, &name, &access.origin()).await?, "schedule", &name)
 }
 
 /// Pauses a schedule: it makes no jobs.
@@ -373,7 +373,7 @@ pub(in super::super) async fn put_schedule(
     if known.is_some_and(|known| !access.sees(&known.spec.group)) {
         return Err(Problem::forbidden("the token is for certain groups only; the schedule is of another one"));
     }
-    Ok(api.services.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
+    Ok(api.services.catalog.put_schedule(access.tenant.id, name, spec, paused, &access.origin()).await?.1)
 }
 
 async fn pause_schedule(
@@ -384,7 +384,7 @@ async fn pause_schedule(
 ) -> Result<Json<ScheduleView>, Problem> {
     let schedule = find_schedule(api, access, name)?;
     if schedule.paused != paused {
-        api.services.catalog.pause_schedule(&schedule, paused).await?;
+        api.services.catalog.pause_schedule(&schedule, paused, &access.origin()).await?;
     }
     show_schedule(api, access, name).await
 }

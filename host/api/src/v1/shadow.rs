@@ -13,6 +13,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path};
 use super::find_group;
+use super::views::ByView;
 use carillon_catalog::{Group, Shadow};
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::Outcome;
@@ -41,8 +42,8 @@ pub struct ShadowView {
     /// Time when it was set.
     #[schema(format = DateTime)]
     since: String,
-    /// Name of the token that set it.
-    by: Option<String>,
+    /// Author; null if authentication is disabled.
+    by: Option<ByView>,
     /// Comparison with the deciding versions; `differences` has the newest 20, newest first.
     #[serde(flatten)]
     tally: TallyView,
@@ -196,7 +197,7 @@ fn shadow_view(api: &ApiState, group: &Group) -> Result<Json<ShadowView>, Proble
         version,
         percent,
         since: since.to_string(),
-        by,
+        by: by.map(Into::into),
         tally: (&tally).into(),
         dropped: tally.dropped,
         shadow_fuel: tally.shadow_fuel,
@@ -246,5 +247,6 @@ pub(in super::super) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let group = find_group(&api, &access, &name)?;
-    if api.services.catalog.clear_shadow(&group).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_shadow(&name)) }
+    let is_cleared = api.services.catalog.clear_shadow(&group, &access.origin()).await?;
+    if is_cleared { Ok(StatusCode::NO_CONTENT) } else { Err(no_shadow(&name)) }
 }

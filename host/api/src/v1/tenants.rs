@@ -84,6 +84,7 @@ fn tenant_view(api: &ApiState, tenant: &Tenant) -> TenantView {
     responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
+    Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<TenantDoc>,
 ) -> Result<(StatusCode, Json<ChangedTenantView>), Problem> {
@@ -93,7 +94,7 @@ pub(in super::super) async fn put(
         quota,
         plugin_signers,
     };
-    let put = api.services.catalog.replace_tenant(&name, doc).await?;
+    let put = api.services.catalog.replace_tenant(&name, doc, &access.origin()).await?;
     api.services.notifier.notify_local();
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(ChangedTenantView { tenant: tenant_view(&api, &put.tenant), changes: put.changes })))
@@ -104,11 +105,12 @@ pub(in super::super) async fn put(
     responses((status = 200, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
     State(api): State<Arc<ApiState>>,
+    Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(patch): Body<TenantPatch>,
 ) -> Result<Json<ChangedTenantView>, Problem> {
     api.services.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
-    let put = api.services.catalog.patch_tenant(&name, &patch).await?;
+    let put = api.services.catalog.patch_tenant(&name, &patch, &access.origin()).await?;
     api.services.notifier.notify_local();
     Ok(Json(ChangedTenantView { tenant: tenant_view(&api, &put.tenant), changes: put.changes }))
 }
@@ -118,9 +120,10 @@ pub(in super::super) async fn patch(
     responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn suspend(
     State(api): State<Arc<ApiState>>,
+    Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<TenantView>, Problem> {
-    set_suspended(&api, &name, true).await
+    set_suspended(&api, &access, &name, true).await
 }
 
 /// Resumes a suspended tenant. Its waiting jobs are due as they were, and missed runs of its schedules are made up for as after a stop of the
@@ -129,15 +132,21 @@ pub(in super::super) async fn suspend(
     responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
     State(api): State<Arc<ApiState>>,
+    Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<TenantView>, Problem> {
-    set_suspended(&api, &name, false).await
+    set_suspended(&api, &access, &name, false).await
 }
 
-async fn set_suspended(api: &ApiState, name: &str, suspended: bool) -> Result<Json<TenantView>, Problem> {
+async fn set_suspended(
+    api: &ApiState,
+    access: &Access,
+    name: &str,
+    suspended: bool,
+) -> Result<Json<TenantView>, Problem> {
     let mut tenant = api.services.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
     if tenant.suspended != suspended {
-        tenant = api.services.catalog.set_suspended(name, suspended).await?;
+        tenant = api.services.catalog.set_suspended(name, suspended, &access.origin()).await?;
         tracing::warn!(tenant = name, suspended, "suspension of a tenant changed");
         api.services.notifier.notify_local();
     }
@@ -150,6 +159,7 @@ async fn set_suspended(api: &ApiState, name: &str, suspended: bool) -> Result<Js
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<ApiState>>,
+    Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     if api.config.configured_tenants.contains(&name) {
@@ -157,7 +167,7 @@ pub(in super::super) async fn delete(
             format!("the tenant `{}` is one of the configuration: remove `[tenants.{}]` there first", name, name);
         return Err(Problem::conflict(detail));
     }
-    let removed = removed(api.services.catalog.delete_tenant(&name).await?, "tenant", &name)?;
+    let removed = removed(api.services.catalog.delete_tenant(&name, &access.origin()).await?, "tenant", &name)?;
     tracing::warn!(tenant = name, "tenant deleted");
     api.services.notifier.notify_local();
     Ok(removed)

@@ -145,7 +145,7 @@ pub(in super::super) async fn create(
         unauthenticated: !api.config.auth,
         ..NewToken::new(&doc.name, doc.role)
     };
-    let (token, text) = api.services.catalog.create_token(tenant.id, new).await?;
+    let (token, text) = api.services.catalog.create_token(tenant.id, new, &access.origin()).await?;
     Ok((StatusCode::CREATED, Json(TokenView { token: Some(text), ..TokenView::of(&token) })))
 }
 
@@ -244,7 +244,8 @@ pub(in super::super) async fn rotate(
     if !api.config.auth {
         return Err(Problem::conflict("authentication is disabled, and a text from now on would not be valid"));
     }
-    let (token, text) = api.services.catalog.rotate_token(&token, Rotation { overlap, expires_at }).await?;
+    let (token, text) =
+        api.services.catalog.rotate_token(&token, Rotation { overlap, expires_at }, &access.origin()).await?;
     Ok(Json(TokenView { token: Some(text), ..TokenView::of(&token) }))
 }
 
@@ -256,7 +257,7 @@ pub(in super::super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let token = find_token(&api, &access, &id)?;
-    removed(api.services.catalog.revoke_token(&token).await?, "token", &id)
+    removed(api.services.catalog.revoke_token(&token, &access.origin()).await?, "token", &id)
 }
 
 /// Returns the tenant with which a new token is stored.

@@ -13,7 +13,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::super::{ApiLimits, ApiState};
 use super::group_view::changed_group;
-use super::views::{ArmView, ChangedGroupView, UseDoc};
+use super::views::{ArmView, ByView, ChangedGroupView, UseDoc};
 use super::{Page, Paging, find_group};
 use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Initiator, Move, Written};
 use carillon_core::clock::UnixMs;
@@ -101,8 +101,8 @@ pub struct VersionView {
     /// Time of its creation.
     #[schema(format = DateTime)]
     made_at: String,
-    /// Name of the token, or of the part of the server, that made the version.
-    by: Option<String>,
+    /// Author of the version; null if authentication is disabled, or if the server made it by itself.
+    by: Option<ByView>,
     /// Reason given by the author.
     why: Option<String>,
     /// What the version says about the roles; the rest is inherited.
@@ -124,8 +124,8 @@ pub struct MoveView {
     from_version: Option<i64>,
     /// Version in force afterwards.
     to_version: i64,
-    /// Name of the token, or of the part of the server, that made the change.
-    by: Option<String>,
+    /// Author of the change; null if authentication is disabled, or if the server made it by itself.
+    by: Option<ByView>,
     /// Reason given by the author.
     why: Option<String>,
     /// Whether the server made the change automatically.
@@ -140,7 +140,7 @@ impl VersionView {
             version: binding.number,
             active: binding.number == group.binding,
             made_at: binding.made_at.to_string(),
-            by: binding.by.clone(),
+            by: binding.by.clone().map(Into::into),
             why: binding.why.clone(),
             policy: binding.policy.value(),
             plugins: binding.plugins.clone(),
@@ -155,7 +155,7 @@ impl From<&Move> for MoveView {
             action: it.action,
             from_version: it.from,
             to_version: it.to,
-            by: it.by.clone(),
+            by: it.by.clone().map(Into::into),
             why: it.why.clone(),
             automatic: it.automatic,
             percent: it.percent,
@@ -169,7 +169,7 @@ impl Access {
         let why = why.map(|why| clean(&why).into_owned());
         let len = why.as_ref().map_or(0, String::len);
         limits.parts.note.check("why", "/why", len).map_err(|exceeded| Problem::exceeded(&exceeded))?;
-        Ok(Author { by: self.by(), why })
+        Ok(Author::new(self.origin(), why))
     }
 }
 
@@ -271,7 +271,7 @@ pub(in super::super) async fn promote(
     let group = find_group(&api, &access, &name)?;
     let author = access.author(doc.why.clone(), &api.config.limits)?;
     let moved = match canary(&doc, &author)? {
-        Some(canary) => api.services.catalog.begin_canary(&group, canary).await?,
+        Some(canary) => api.services.catalog.begin_canary(&group, canary, &author.origin).await?,
         None => api.services.catalog.promote(&group, doc.version, &author).await?,
     };
     announce_move(&api, &moved);

@@ -5,9 +5,25 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use carillon_catalog::By;
 use carillon_core::error_code::ErrorCode;
 use carillon_engine::observers::Report;
 use carillon_policy::binding::{Changes, LimitsDoc, Pin, QuotaDoc};
+
+/// Author of a change.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ByView {
+    /// Id of the token; null for a part of the server, and for what versions before the audit log have stored.
+    token: Option<String>,
+    /// Name of the token when it was used, or of the part of the server: a label that proves nothing.
+    name: String,
+}
+
+impl From<By> for ByView {
+    fn from(By { token, name }: By) -> Self {
+        Self { token, name }
+    }
+}
 
 /// Use of a plugin in a role.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]

@@ -14,6 +14,7 @@ use carillon_catalog::{
     Author, Catalog, DEFAULT_TENANT, KeyValue, NewToken, PutGroup, SignerDoc, Tenant, TenantDoc, Written,
 };
 use carillon_config::{Config, TenantKey};
+use carillon_core::audit::Origin;
 use carillon_policy::KeyKind;
 use carillon_policy::binding::{Changes, QuotaDoc, is_as_written};
 
@@ -44,7 +45,7 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
         });
         if !is_known {
             let doc = TenantDoc { defaults: tenant.defaults.clone(), quota, plugin_signers };
-            catalog.put_tenant(name, doc).await.with_context(context)?;
+            catalog.put_tenant(name, doc, &Origin::configuration()).await.with_context(context)?;
         }
         let prefix = format!("tenants.{name}.");
         declare_keys(config, catalog, name, &prefix, &tenant.keys).await?;
@@ -56,7 +57,7 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
 }
 
 fn configuration() -> Author {
-    Author::server("the configuration")
+    Author::server("the configuration", Origin::configuration())
 }
 
 /// Puts the groups of a tenant; `prefix` is the beginning of their sections' names.
@@ -108,7 +109,7 @@ async fn declare_keys(
         let context = || config.named(&format!("{prefix}keys.{name}"));
         let value = KeyDoc::of_configuration(key).value();
         let value = value.map_err(|problem| anyhow!("{}", problem.detail())).with_context(context)?;
-        catalog.declare_key(tenant.id, name, value).await.with_context(context)?;
+        catalog.declare_key(tenant.id, name, value, &Origin::configuration()).await.with_context(context)?;
     }
     Ok(())
 }
@@ -119,7 +120,7 @@ async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -
     let known = catalog.key(tenant.id, AUTH_KEY);
     let Some(secret) = &config.compat.poussetaches.auth_key else {
         let Some(known) = known.filter(|known| known.is_declared) else { return Ok(()) };
-        return catalog.withdraw_key(tenant.id, &known).await.context(CONTEXT);
+        return catalog.withdraw_key(tenant.id, &known, &Origin::configuration()).await.context(CONTEXT);
     };
     let header = known.as_ref().and_then(|key| key.newest.material.as_ref()?.header().ok());
     let is_known =
@@ -128,7 +129,7 @@ async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -
         let secret = Zeroizing::new(secret.clone().into_bytes());
         let (kind, is_declared) = (KeyKind::Header, true);
         let value = KeyValue { kind, secret, overlap: None, groups: None, origins: None, is_declared };
-        catalog.put_key(tenant.id, AUTH_KEY, value).await.context(CONTEXT)?;
+        catalog.put_key(tenant.id, AUTH_KEY, value, &Origin::configuration()).await.context(CONTEXT)?;
     }
     Ok(())
 }
@@ -144,7 +145,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
         for tenant in catalog.tenants() {
             let Some(known) = catalog.group(tenant.id, group) else { continue };
             let limits = if tenant.name == DEFAULT_TENANT { OwnLimits::Configured } else { OwnLimits::Unknown };
-            let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_deref());
+            let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_ref());
             let Some(own) = without_preset(mount, &known.own.value(), &preset, by, limits) else { continue };
             if let Err(error) = declare_group(catalog, &tenant, group, Written::Declared(own)).await {
                 let error = format!("{error:#}");
@@ -172,10 +173,10 @@ pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Pa
     }
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
     if let Some(text) = &config.auth.admin_token {
-        catalog.configure_token(tenant.id, text).await.context("auth.admin_token")?;
+        catalog.configure_token(tenant.id, text, &Origin::configuration()).await.context("auth.admin_token")?;
         return Ok(());
     }
-    if catalog.withdraw_configured_token(tenant.id).await? {
+    if catalog.withdraw_configured_token(tenant.id, &Origin::configuration()).await? {
         tracing::warn!("revoked the operator token of the configuration, because auth.admin_token is no longer set");
     }
     if catalog.has_operator() {
@@ -189,7 +190,7 @@ pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Pa
             "the operator's token cannot be written to `{file}`: set auth.admin_token, or make the directory writable"
         )
     })?;
-    catalog.add_token(tenant.id, NewToken::first_operator(), &text).await?;
+    catalog.add_token(tenant.id, NewToken::first_operator(), &text, &Origin::system()).await?;
     tracing::warn!(file = %file.display(), "wrote the first operator's token to a file; store the token safely and delete the file");
     Ok(())
 }

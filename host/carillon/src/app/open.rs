@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use zeroize::Zeroizing;
 
 use carillon_api::presets;
-use carillon_catalog::{Catalog, CatalogOptions, CheckLimits, MasterKey, PolicyBounds, Vault};
+use carillon_catalog::{AuditSink, Catalog, CatalogOptions, CheckLimits, MasterKey, PolicyBounds, Vault};
 use carillon_config::{self, Config, StoreLocation};
 use carillon_core::clock::Clock;
 use carillon_engine::cluster::DatabaseClock;
@@ -15,6 +15,7 @@ use carillon_policy::{Runtime, RuntimeOptions};
 use carillon_store::{Peers, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
 use carillon_store_sqlite::{SqliteOptions, SqliteStore};
+use carillon_telemetry::Telemetry;
 
 /// Directory of the files of a node whose database is elsewhere, relative to the working directory.
 const DATA_DIR: &str = "data";
@@ -144,6 +145,7 @@ pub(super) async fn open_catalog(
     clock: Arc<dyn Clock>,
     runtime: &Arc<Runtime>,
     vault: Vault,
+    telemetry: &Arc<Telemetry>,
 ) -> anyhow::Result<Catalog> {
     let bounds = PolicyBounds {
         max_timeout: config.delivery.max_timeout.get(),
@@ -154,5 +156,8 @@ pub(super) async fn open_catalog(
     };
     let runtime = Arc::clone(runtime);
     let (server_defaults, presets) = (config.defaults.clone(), presets(&config.compat));
-    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults, presets }).await
+    let (node, telemetry) = (config.server.name(), Arc::clone(telemetry));
+    let audit_sink: AuditSink = Arc::new(move |entry| telemetry.record_audit(entry));
+    let options = CatalogOptions { store, clock, runtime, vault, bounds, server_defaults, presets, node, audit_sink };
+    Catalog::open(options).await
 }

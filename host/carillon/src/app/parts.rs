@@ -9,6 +9,7 @@ use super::VERSION;
 use super::zone::with_local_zone;
 use carillon_api::{
     ApiConfig, ApiLimits, ApiState, AuthFailures, BacklogCount, BrowserGuard, Lifecycle, OpenRoutes, PoolSizes, Pools,
+    Refusals, RequestIds,
 };
 use carillon_config::{Config, Period, Size};
 use carillon_core::clock::Clock;
@@ -65,6 +66,8 @@ impl Parts {
             executor,
             pools: pools(config, files, services),
             auth_failures: auth_failures(config, &services.clock),
+            refusals: Refusals::new(Arc::clone(&services.clock), lifecycle.end.clone()),
+            request_ids: RequestIds::new(&*services.clock),
             backlog: BacklogCount::default(),
             config: api_config(config),
             lifecycle,
@@ -136,8 +139,9 @@ fn api_config(config: &Config) -> ApiConfig {
     let (auth, browser_guard) = (config.auth.enabled, browser_guard(config));
     let max_token_age = config.auth.max_token_age.map(Period::get);
     let configured_tenants = config.tenants.keys().cloned().collect();
+    let (audit_jobs, log_requests) = (config.audit.jobs, config.log.requests);
     let compat = with_local_zone(&config.compat);
-    ApiConfig { auth, browser_guard, max_token_age, limits, configured_tenants, open, compat }
+    ApiConfig { auth, browser_guard, audit_jobs, log_requests, max_token_age, limits, configured_tenants, open, compat }
 }
 
 /// Makes the guard against web pages, for a server that requires no token.

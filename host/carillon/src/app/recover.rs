@@ -12,7 +12,7 @@ use super::open::{Home, master_key, open_existing};
 /// Returns an error if there is no store, or if a server uses it.
 pub async fn recover_operator_token(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<String> {
     let opened = open_existing(config, clock).await?;
-    let recovered = recover_operator(DEFAULT_TENANT, &*opened.store, &*opened.clock).await;
+    let recovered = recover_operator(DEFAULT_TENANT, &config.server.name(), &*opened.store, &*opened.clock).await;
     opened.store.close().await;
     recovered
 }

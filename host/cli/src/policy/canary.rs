@@ -104,7 +104,7 @@ fn last_end(moves: &[&Value]) -> Option<String> {
     let (canary, end) = (&moves[began]["to_version"], moves[..began].last()?);
     let text = |key: &str| end[key].as_str();
     let how = if end["action"] == "rollback" { "was rolled back" } else { "ended with another version in force" };
-    let by = text("by").map(|by| format!(" by {by}")).unwrap_or_default();
+    let by = end["by"]["name"].as_str().map(|by| format!(" by {by}")).unwrap_or_default();
     let why = text("why").map(|why| format!(": {why}")).unwrap_or_default();
     Some(format!("the last one, version {canary}, {how}{by} at {}{why}", text("at").unwrap_or("an unknown time")))
 }
@@ -161,7 +161,7 @@ mod tests {
         let moved =
             |action: &str, to: i64| json!({"action": action, "to_version": to, "at": "T", "by": null, "why": null});
         let mut end = moved("rollback", 1);
-        end["by"] = "canary".into();
+        end["by"] = json!({"token": null, "name": "canary"});
         end["why"] = "too many faults".into();
         let (began, bound) = (moved("canary", 2), moved("bind", 1));
         let told = |moves: &[&Value]| last_end(moves);

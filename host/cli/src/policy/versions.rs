@@ -114,7 +114,7 @@ pub enum Shadow {
 }
 
 const VERSIONS: [(&str, &str); 5] =
-    [("VERSION", "/version"), ("ACTIVE", "/active"), ("CREATED", "/made_at"), ("BY", "/by"), ("WHY", "/why")];
+    [("VERSION", "/version"), ("ACTIVE", "/active"), ("CREATED", "/made_at"), ("BY", "/by/name"), ("WHY", "/why")];
 
 const HISTORY: [(&str, &str); 7] = [
     ("AT", "/at"),
@@ -122,7 +122,7 @@ const HISTORY: [(&str, &str); 7] = [
     ("FROM", "/from_version"),
     ("TO", "/to_version"),
     ("PERCENT", "/percent"),
-    ("BY", "/by"),
+    ("BY", "/by/name"),
     ("WHY", "/why"),
 ];
 

@@ -67,6 +67,7 @@ fn cutoffs(retention: &Retention, now: UnixMs) -> Prune {
     Prune {
         ended: ended.map(|(state, kept)| (state, now.minus(kept.get()))).to_vec(),
         ticks: now.minus(TICKS_KEPT),
+        audit: now.minus(retention.audit.get()),
         now,
         limit: BATCH,
     }

@@ -21,7 +21,7 @@ pub async fn put_counts_versions(world: &World) {
     let doc = json!({"text": "ü \"quoted\"", "list": [1, 2.5, null]});
     let put =
         PutEntity { now: later, doc: doc.clone(), ..an_entity(tenant, Kind::Plugin, "p@1", Precondition::Anything) };
-    let second = world.store.put(put).await.unwrap();
+    let second = world.store.put(put).await.unwrap().done;
     assert_eq!(second, Entity { version: 2, updated_at: later, doc, ..first });
     assert!(loaded(world).await.contains(&second));
 }
@@ -30,10 +30,10 @@ pub async fn put_expects(world: &World) {
     let put = |expect| world.store.put(an_entity(world.tenant.0, Kind::Key, "k", expect));
     assert!(is_conflict(put(Precondition::Version(1)).await));
     let before = world.store.generation().await.unwrap();
-    assert_eq!(put(Precondition::Nothing).await.unwrap().version, 1);
+    assert_eq!(put(Precondition::Nothing).await.unwrap().done.version, 1);
     assert!(is_conflict(put(Precondition::Nothing).await));
     assert!(is_conflict(put(Precondition::Version(2)).await));
-    assert_eq!(put(Precondition::Version(1)).await.unwrap().version, 2);
+    assert_eq!(put(Precondition::Version(1)).await.unwrap().done.version, 2);
     assert!(is_conflict(put(Precondition::Version(1)).await));
     assert_eq!(world.store.generation().await.unwrap(), before + 2, "a conflict changes nothing");
 }
@@ -43,7 +43,7 @@ pub async fn names_are_unique_per_tenant_and_kind(world: &World) {
     let mut ids = Vec::new();
     for tenant in [world.tenant.0, other] {
         for kind in [Kind::Group, Kind::Key, Kind::ApiToken, Kind::Plugin] {
-            ids.push(world.store.put(an_entity(tenant, kind, "same", Precondition::Nothing)).await.unwrap().id);
+            ids.push(world.store.put(an_entity(tenant, kind, "same", Precondition::Nothing)).await.unwrap().done.id);
         }
     }
     ids.sort_unstable();
@@ -66,27 +66,28 @@ pub async fn generation_rises_with_each_change(world: &World) {
     world.put(world.tenant.0, Kind::Key, "k").await;
     let third = generation().await;
     assert!(third > second);
-    assert!(world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW, None).await.unwrap());
+    assert!(world.store.delete(a_removal(world.tenant.0, Kind::Key, "k".to_owned())).await.unwrap().done);
     let fourth = generation().await;
     assert!(fourth > third);
-    assert!(!world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW, None).await.unwrap());
+    assert!(!world.store.delete(a_removal(world.tenant.0, Kind::Key, "k".to_owned())).await.unwrap().done);
     assert_eq!(generation().await, fourth);
 }
 
 pub async fn delete_frees_the_name_and_not_the_id(world: &World) {
     for kind in Kind::ALL {
         let old = world.put(world.tenant.0, kind, "gone").await;
-        assert!(world.store.delete(world.tenant.0, kind, "gone".to_owned(), NOW, None).await.unwrap());
+        assert!(world.store.delete(a_removal(world.tenant.0, kind, "gone".to_owned())).await.unwrap().done);
         assert!(!loaded(world).await.iter().any(|entity| entity.id == old.id));
-        let new = world.store.put(an_entity(world.tenant.0, kind, "gone", Precondition::Nothing)).await.unwrap();
+        let new = world.store.put(an_entity(world.tenant.0, kind, "gone", Precondition::Nothing)).await.unwrap().done;
         assert!(new.id > old.id && new.version == 1, "{kind:?}");
-        let stranger = world.store.delete(world.tenant.0 + 1_000, kind, "gone".to_owned(), NOW, None).await.unwrap();
+        let stranger =
+            world.store.delete(a_removal(world.tenant.0 + 1_000, kind, "gone".to_owned())).await.unwrap().done;
         assert!(!stranger);
     }
 }
 
 async fn delete_group(world: &World) -> Result<bool, StoreError> {
-    world.store.delete(world.tenant.0, Kind::Group, "reminders".to_owned(), NOW, None).await
+    world.store.delete(a_removal(world.tenant.0, Kind::Group, "reminders".to_owned())).await.map(|removed| removed.done)
 }
 
 pub async fn delete_waits_for_unfinished_jobs(world: &World) {
@@ -133,7 +134,7 @@ pub async fn components_are_kept_while_a_plugin_names_them(world: &World) {
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let there = async |digest: &str| world.store.component(digest).await.unwrap();
     let delete = async |tenant: i64, name: &str| {
-        assert!(world.store.delete(tenant, Kind::Plugin, name.to_owned(), NOW, None).await.unwrap(), "{name}");
+        assert!(world.store.delete(a_removal(tenant, Kind::Plugin, name.to_owned())).await.unwrap().done, "{name}");
     };
     assert_eq!(there("d1").await, None);
     for (tenant, name) in [(1, "p@1"), (1, "p@2"), (2, "p@1")] {
@@ -159,8 +160,11 @@ pub async fn a_plugin_goes_only_if_nothing_has_changed(world: &World) {
         let needs = vec![(tenant, "p@1".to_owned())];
         PutEntity { needs, ..an_entity(tenant, Kind::Group, name, Precondition::Anything) }
     };
-    let delete =
-        async |generation: i64| world.store.delete(tenant, Kind::Plugin, "p@1".to_owned(), NOW, Some(generation)).await;
+    let delete = async |generation: i64| {
+        let removal = a_removal(tenant, Kind::Plugin, "p@1".to_owned());
+        let deleted = world.store.delete(DeleteEntity { generation: Some(generation), ..removal }).await;
+        deleted.map(|removed| removed.done)
+    };
     world.store.put(a_plugin(tenant, "p@1", "d1", b"bytes")).await.unwrap();
     let seen = world.store.generation().await.unwrap();
     world.store.put(binding("binds")).await.unwrap();
@@ -214,9 +218,9 @@ pub async fn a_change_is_read_without_the_rest(world: &World) {
         assert_eq!(again.id, changed.id);
         let gone = world.put(world.tenant.0, Kind::Key, "gone").await;
         let (tenant, name) = (world.tenant.0, gone.name);
-        assert!(world.store.delete(tenant, gone.kind, name, NOW, None).await.unwrap());
+        assert!(world.store.delete(a_removal(tenant, gone.kind, name)).await.unwrap().done);
         let group = world.new_group("short-lived").await;
-        assert!(world.store.delete(tenant, Kind::Group, "short-lived".to_owned(), NOW, None).await.unwrap());
+        assert!(world.store.delete(a_removal(tenant, Kind::Group, "short-lived".to_owned())).await.unwrap().done);
         let found = world.store.changes(since).await.unwrap().expect("it was a moment ago");
         assert_eq!((&found.changed[..], &found.gone[..]), (&[again][..], &[gone.id, group.0][..]), "{groups} groups");
         assert_eq!(found.generation, world.store.generation().await.unwrap());

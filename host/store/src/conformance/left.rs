@@ -9,7 +9,7 @@ async fn a_year_passes(world: &World) {
     let later = NOW.plus(Duration::from_secs(366 * 86_400));
     let kept = later.minus(Duration::from_secs(90 * 86_400));
     let ended = [State::Succeeded, State::Dead, State::Expired, State::Cancelled].map(|state| (state, kept)).to_vec();
-    let prune = Prune { ended, ticks: kept, now: later, limit: 100 };
+    let prune = Prune { ended, ticks: kept, audit: kept, now: later, limit: 100 };
     while world.store.prune(prune.clone()).await.unwrap() > 0 {}
 }
 
@@ -111,7 +111,7 @@ pub async fn a_year_after_everything_is_deleted_nothing_is_left(world: &World) {
 
     for entity in store.load().await.unwrap().1 {
         if !beginning_has(world, &entity) {
-            store.delete(entity.tenant, entity.kind, entity.name.clone(), NOW, None).await.unwrap();
+            store.delete(a_removal(entity.tenant, entity.kind, entity.name.clone())).await.unwrap();
         }
     }
     a_year_passes(world).await;
@@ -131,7 +131,7 @@ pub async fn each_schedule_takes_its_ticks_along(world: &World) {
             world.store.insert(vec![tick(world, world.group, schedule, at)].into()).await.unwrap();
         }
     }
-    world.store.delete(world.tenant.0, Kind::Schedule, gone, NOW, None).await.unwrap();
+    world.store.delete(a_removal(world.tenant.0, Kind::Schedule, gone)).await.unwrap();
     let prune = Prune { now: NOW, limit: 7, ..Prune::default() };
     while world.store.prune(prune.clone()).await.unwrap() > 0 {}
     let rows = world.rows().await;
@@ -157,7 +157,7 @@ async fn two_tenants(world: &World) -> (NewJob, GroupId) {
 }
 
 async fn delete_tenant(world: &World) -> bool {
-    world.store.delete(0, Kind::Tenant, "acme".to_owned(), NOW, None).await.unwrap()
+    world.store.delete(a_removal(0, Kind::Tenant, "acme".to_owned())).await.unwrap().done
 }
 
 pub async fn deleted_tenant_leaves_nothing_and_its_namesake_has_nothing(world: &World) {

@@ -5,6 +5,7 @@
 //! added to the list below runs on every backend.
 
 pub mod admit;
+pub mod audit;
 pub mod catalog;
 pub mod change;
 pub mod insert;
@@ -28,7 +29,11 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{ChangeOutcome, ClaimDue, ClaimLost, Entity, JobChange, Kind, Precondition, Prune, PutEntity, Store};
+use super::{
+    Audit, ChangeOutcome, ClaimDue, ClaimLost, DeleteEntity, Entity, JobChange, Kind, Precondition, Prune, PutEntity,
+    Store,
+};
+use carillon_core::audit::AuditId;
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::{ErrorCode, TransportError};
 use carillon_core::job::{
@@ -99,6 +104,11 @@ macro_rules! conformance {
                 components_are_kept_while_a_plugin_names_them, a_plugin_goes_only_if_nothing_has_changed,
                 the_first_proof_of_the_master_key_is_kept, survives_reopening,
             ]
+            audit: [
+                an_entry_is_written_with_its_change_and_not_without, entries_are_found_by_what_they_name,
+                chains_are_kept_for_each_node_and_survive_reopening, a_changed_row_is_found, entries_are_pruned_by_age,
+                entries_of_concurrent_changes_follow_each_other,
+            ]
             left: [
                 a_year_after_everything_is_deleted_nothing_is_left, each_schedule_takes_its_ticks_along,
                 deleted_tenant_leaves_nothing_and_its_namesake_has_nothing, deletion_of_a_tenant_goes_on_in_slices_after_reopening,
@@ -140,6 +150,9 @@ pub trait Backend: Send + Sync {
     /// Makes the stored rows of a job's attempts unreadable.
     async fn damage_attempts(&self, id: JobId);
 
+    /// Changes a stored entry of the audit log behind the store's back.
+    async fn forge_audit(&self, id: AuditId);
+
     /// Counts the rows of each table, partitions included, without the rows that an empty database has.
     async fn rows(&self) -> BTreeMap<String, u64>;
 }
@@ -160,6 +173,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     async fn damage_attempts(&self, id: JobId) {
         (**self).damage_attempts(id).await;
+    }
+
+    async fn forge_audit(&self, id: AuditId) {
+        (**self).forge_audit(id).await;
     }
 }
 
@@ -208,13 +225,17 @@ impl World {
         self.backend.damage_attempts(id).await;
     }
 
+    pub async fn forge_audit(&self, id: AuditId) {
+        self.backend.forge_audit(id).await;
+    }
+
     /// Returns the store after a restart.
     pub async fn reopened(&self) -> Arc<dyn Store> {
         self.backend.open().await
     }
 
     pub async fn put(&self, tenant: i64, kind: Kind, name: &str) -> Entity {
-        self.store.put(an_entity(tenant, kind, name, Precondition::Anything)).await.unwrap()
+        self.store.put(an_entity(tenant, kind, name, Precondition::Anything)).await.unwrap().done
     }
 
     pub async fn new_group(&self, name: &str) -> GroupId {
@@ -302,7 +323,12 @@ pub fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Precondition) -> P
         expect,
         needs: Vec::new(),
         component: None,
+        audit: Audit::Upkeep,
     }
+}
+
+pub fn a_removal(tenant: i64, kind: Kind, name: String) -> DeleteEntity {
+    DeleteEntity { tenant, kind, name, now: NOW, generation: None, audit: Audit::Upkeep }
 }
 
 /// Returns a version of a plugin whose component has this digest.

@@ -169,7 +169,7 @@ pub async fn a_schedule_that_has_gone_leaves_no_count(world: &World) {
     }
     assert_eq!(placed(world, &job).await, stored_at(NOW.plus(ms(5))));
     assert_eq!(world.store.ticked(None).await.unwrap().len(), 1);
-    assert!(world.store.delete(world.tenant.0, Kind::Schedule, "s".to_owned(), NOW, None).await.unwrap());
+    assert!(world.store.delete(a_removal(world.tenant.0, Kind::Schedule, "s".to_owned())).await.unwrap().done);
     assert!(world.store.ticked(None).await.unwrap().is_empty());
     assert_eq!(world.state(job.id).await, State::Scheduled, "its jobs stay");
 }

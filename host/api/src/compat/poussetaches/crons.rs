@@ -76,7 +76,8 @@ impl Call {
     /// Removes all crons, with the runs that wait. What is under way is not tried again.
     pub(super) async fn drop_crons(&self) -> Result<Response, Refusal> {
         for schedule in self.cron_schedules() {
-            let deleted = self.api.services.catalog.delete_schedule(self.access.tenant.id, &schedule.name).await;
+            let (tenant, origin) = (self.access.tenant.id, self.access.origin());
+            let deleted = self.api.services.catalog.delete_schedule(tenant, &schedule.name, &origin).await;
             deleted.map_err(Problem::from)?;
             let unfinished =
                 self.jobs_named(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());

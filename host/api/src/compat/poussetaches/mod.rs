@@ -86,7 +86,7 @@ async fn set_paused(call: &Call, paused: bool) -> Result<Response, Refusal> {
         if group.paused == paused {
             return Ok(StatusCode::OK.into_response());
         }
-        match call.api.services.catalog.set_paused(&group, paused).await.map_err(Problem::from) {
+        match call.api.services.catalog.set_paused(&group, paused, &call.access.origin()).await.map_err(Problem::from) {
             Err(problem) if problem.status() == StatusCode::CONFLICT && tries < PAUSE_TRIES => tries += 1,
             changed => {
                 changed?;

@@ -65,6 +65,13 @@ MODELS: dict[str, Any] = {
     "WhoamiView": models.Identity,
     "NodeView": models.Node,
     "BatchView": models.Batch,
+    "ByView": models.By,
+    "AuditActor": models.Actor,
+    "AuditObject": models.AuditObject,
+    "AuditEntryView": models.AuditEntry,
+    "AuditEventView": models.AuditEvent,
+    "AuditVerificationView": models.AuditVerification,
+    "BrokenLink": models.BrokenLink,
 }
 
 #: Fields that the document describes as any text, and lists the values of in their description.

@@ -4,14 +4,14 @@ Every verb raises ``Problem`` if the server refuses the request, and ``httpx.Tra
 answer in time. No request is repeated automatically; an ``idempotency_key`` makes it safe to repeat the creation of a job.
 """
 
-from carillon._async.admin import AsyncKeys, AsyncNodes, AsyncPlugins, AsyncTenants, AsyncTokens
+from carillon._async.admin import AsyncAudit, AsyncKeys, AsyncNodes, AsyncPlugins, AsyncTenants, AsyncTokens
 from carillon._async.client import AsyncClient
 from carillon._async.groups import AsyncGroups
 from carillon._async.jobs import AsyncJobs
 from carillon._async.leases import AsyncLeases
 from carillon._async.policies import AsyncPolicies
 from carillon._async.schedules import AsyncSchedules
-from carillon._sync.admin import Keys, Nodes, Plugins, Tenants, Tokens
+from carillon._sync.admin import Audit, Keys, Nodes, Plugins, Tenants, Tokens
 from carillon._sync.client import Client
 from carillon._sync.groups import Groups
 from carillon._sync.jobs import Jobs
@@ -20,6 +20,7 @@ from carillon._sync.policies import Policies
 from carillon._sync.schedules import Schedules
 
 __all__ = [
+    "AsyncAudit",
     "AsyncClient",
     "AsyncGroups",
     "AsyncJobs",
@@ -31,6 +32,7 @@ __all__ = [
     "AsyncSchedules",
     "AsyncTenants",
     "AsyncTokens",
+    "Audit",
     "Client",
     "Groups",
     "Jobs",

@@ -16,7 +16,10 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, cast, ge
 from carillon.times import read_time
 from carillon.types import (
     AccessRole,
+    ActorKind,
+    AuditOutcome,
     BulkAction,
+    ChainFault,
     GroupFields,
     GroupLimits,
     GroupTls,
@@ -346,6 +349,16 @@ class BoundPlugin:
 
 
 @dataclass(frozen=True)
+class By:
+    """Author of a change."""
+
+    #: Id of the token; None for a part of the server.
+    token: Optional[str]
+    #: Name of the token when it was used: a label that proves nothing.
+    name: str
+
+
+@dataclass(frozen=True)
 class Version:
     """A version of a group's policy. It never changes."""
 
@@ -354,8 +367,8 @@ class Version:
     #: Whether it is in force.
     active: bool
     made_at: datetime
-    #: Name of the token that created it, or of the part of the server.
-    by: Optional[str]
+    #: Author; None if the server requires no tokens, or created it by itself.
+    by: Optional[By]
     why: Optional[str]
     #: Roles that it sets; the rest is inherited.
     policy: RoleFields
@@ -385,7 +398,7 @@ class Move:
     from_version: Optional[int]
     #: Version after the change.
     to_version: int
-    by: Optional[str]
+    by: Optional[By]
     why: Optional[str]
     #: Whether the server made the change by itself.
     automatic: bool
@@ -457,7 +470,7 @@ class Shadow:
     #: Percentage of attempts that it is called for.
     percent: int
     since: datetime
-    by: Optional[str]
+    by: Optional[By]
     #: Attempts that it was called for.
     attempts: int
     #: Attempts whose decisions are all the same.
@@ -619,6 +632,86 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Actor:
+    """Author of a change or of a request in the audit log."""
+
+    kind: ActorKind
+    #: Id of the token; None for other kinds.
+    token: Optional[str]
+    #: Name of the token when it was used: a label that proves nothing.
+    name: Optional[str]
+    #: Role of the token.
+    role: Optional[str]
+    #: Whether it is the token of an operator.
+    operator: bool
+
+
+@dataclass(frozen=True)
+class AuditObject:
+    """Thing that an entry of the audit log is about."""
+
+    kind: str
+    name: Optional[str]
+    version: Optional[str]
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """An entry of the audit log."""
+
+    id: str
+    at: datetime
+    #: Name of the node that made the change.
+    node: str
+    actor: Actor
+    #: Name of the tenant; None for entries of the server, which only operators see.
+    tenant: Optional[str]
+    #: What was done, or was refused: ``key.put``.
+    verb: str
+    object: AuditObject
+    #: JSON pointers to the members that changed.
+    changed: tuple[str, ...]
+    address: Optional[str]
+    #: Id of the request, which its response has as ``Carillon-Request-Id``.
+    request_id: Optional[str]
+    outcome: AuditOutcome
+    #: Number of equal requests that the entry stands for.
+    count: int
+
+
+@dataclass(frozen=True)
+class AuditEntry(AuditEvent):
+    """An entry of the audit log, with its place among the entries of its node."""
+
+    number: int
+    #: Digest of the entry before; empty for the first.
+    previous: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class BrokenLink:
+    """A fault in the audit log."""
+
+    node: str
+    #: Number of the entry among those of the node.
+    number: int
+    fault: ChainFault
+
+
+@dataclass(frozen=True)
+class AuditVerification:
+    """Result of a verification of a part of the audit log."""
+
+    #: Number of verified entries.
+    verified: int
+    #: Entries that are not as they were written, or before which others are missing.
+    broken: tuple[BrokenLink, ...]
+    #: Cursor of the next part; None if this was the last one.
+    next_cursor: Optional[str]
+
+
+@dataclass(frozen=True)
 class Event:
     """An event. The kind determines which fields are set."""
 
@@ -641,6 +734,8 @@ class Event:
     origin: Optional[str] = None
     #: Version of the group's policy that the event is about.
     binding: Optional[int] = None
+    #: Entry of the audit log, for admins.
+    audit: Optional[AuditEvent] = None
     metadata: Metadata = field(default_factory=dict)
 
 

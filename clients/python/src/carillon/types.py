@@ -32,6 +32,15 @@ Role = Literal["encode", "sign", "judge", "retry", "observe"]
 #: Rights of an API token; each includes those before it.
 AccessRole = Literal["viewer", "producer", "admin"]
 
+#: Author of a change in the audit log: the bearer of a token, a client without one, the configuration, the server itself.
+ActorKind = Literal["token", "anonymous", "configuration", "system"]
+
+#: Result in the audit log. ``requested``: recorded before it took effect.
+AuditOutcome = Literal["done", "requested", "forbidden", "unauthenticated"]
+
+#: Fault in the audit log.
+ChainFault = Literal["changed", "missing", "truncated"]
+
 #: Kind of a key: a shared secret, a private key that signs, or the value of a header.
 KeyKind = Literal["secret", "ed25519", "header", "tls-client"]
 

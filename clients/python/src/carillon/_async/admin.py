@@ -1,4 +1,4 @@
-"""Administration: keys, plugins, tokens, tenants, nodes."""
+"""Administration: keys, plugins, tokens, tenants, nodes, the audit log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal, Optional, Union
 
 from carillon._async.sender import AsyncVerbs
 from carillon._calls import admin as calls
-from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
-from carillon.times import Period
+from carillon.models import AuditEntry, AuditVerification, ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
+from carillon.times import Period, When
 from carillon.types import UNCHANGED, AccessRole, GroupFields, KeyKind, Quota, Unchanged
 
 
@@ -237,3 +237,32 @@ class AsyncNodes(AsyncVerbs):
     def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Node]:
         """Iterates over the nodes that share the server's database."""
         return self._sender.send_all(calls.list_nodes(page_size=page_size))
+
+
+class AsyncAudit(AsyncVerbs):
+    """The audit log: who changed what, and which requests were refused. For admins."""
+
+    def list(
+        self,
+        *,
+        actor: Optional[str] = None,
+        verb: Optional[str] = None,
+        object: Optional[str] = None,
+        since: Optional[When] = None,
+        until: Optional[When] = None,
+        page_size: Optional[int] = None,
+    ) -> AsyncIterator[AuditEntry]:
+        """Iterates over the tenant's entries, newest first; an operator without a tenant sees those of all.
+
+        ``actor``: id of a token, or ``system``, ``configuration`` or ``anonymous``. ``verb``: such as ``key.put``.
+        ``object``: a kind such as ``key``, or a kind and a name, ``key/stripe``.
+        """
+        call = calls.list_audit(actor=actor, verb=verb, object=object, since=since, until=until, page_size=page_size)
+        return self._sender.send_all(call)
+
+    async def verify(self, *, cursor: Optional[str] = None) -> AuditVerification:
+        """Verifies that up to 1,000 entries are as they were written and that none is missing; for operators.
+
+        ``cursor``: the ``next_cursor`` of the part before; without it, the first part is verified.
+        """
+        return await self._sender.send(calls.verify_audit(cursor=cursor))

@@ -8,7 +8,7 @@ from typing import Optional, Union
 
 import httpx
 
-from carillon._async.admin import AsyncKeys, AsyncNodes, AsyncPlugins, AsyncTenants, AsyncTokens
+from carillon._async.admin import AsyncAudit, AsyncKeys, AsyncNodes, AsyncPlugins, AsyncTenants, AsyncTokens
 from carillon._async.groups import AsyncGroups
 from carillon._async.jobs import AsyncJobs
 from carillon._async.leases import AsyncLeases
@@ -52,6 +52,7 @@ class AsyncClient(AsyncSender):
         self.tokens = AsyncTokens(self)
         self.tenants = AsyncTenants(self)
         self.nodes = AsyncNodes(self)
+        self.audit = AsyncAudit(self)
 
     @property
     def url(self) -> str:

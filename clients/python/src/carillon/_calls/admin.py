@@ -1,4 +1,4 @@
-"""Administration: keys, plugins, tokens, tenants, nodes."""
+"""Administration: keys, plugins, tokens, tenants, nodes, the audit log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, Literal, Optional, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
-from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
-from carillon.times import Period, period
+from carillon.models import AuditEntry, AuditVerification, ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
+from carillon.times import Period, When, period, when
 from carillon.types import UNCHANGED, AccessRole, GroupFields, KeyKind, Quota, Unchanged
 
 #: Time that an upload may wait for other uploads and for the compiler, in seconds.
@@ -218,3 +218,20 @@ def list_tenants(*, page_size: Optional[int] = None) -> Call[Page[Tenant]]:
 
 def list_nodes(*, page_size: Optional[int] = None) -> Call[Page[Node]]:
     return listing(path("nodes"), Node, {}, page_size)
+
+
+def list_audit(
+    *,
+    actor: Optional[str] = None,
+    verb: Optional[str] = None,
+    object: Optional[str] = None,
+    since: Optional[When] = None,
+    until: Optional[When] = None,
+    page_size: Optional[int] = None,
+) -> Call[Page[AuditEntry]]:
+    times = {name: when(value) for name, value in {"from": since, "to": until}.items() if value is not None}
+    return listing(path("audit"), AuditEntry, {"actor": actor, "verb": verb, "object": object, **times}, page_size)
+
+
+def verify_audit(*, cursor: Optional[str] = None) -> Call[AuditVerification]:
+    return request("GET", path("audit", "verify"), reading(AuditVerification), params={"cursor": cursor})

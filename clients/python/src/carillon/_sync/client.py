@@ -11,7 +11,7 @@ import httpx
 
 from carillon._events import Events, parameters
 from carillon._http import TIMEOUT, Path
-from carillon._sync.admin import Keys, Nodes, Plugins, Tenants, Tokens
+from carillon._sync.admin import Audit, Keys, Nodes, Plugins, Tenants, Tokens
 from carillon._sync.groups import Groups
 from carillon._sync.jobs import Jobs
 from carillon._sync.leases import Leases
@@ -53,6 +53,7 @@ class Client(Sender):
         self.tokens = Tokens(self)
         self.tenants = Tenants(self)
         self.nodes = Nodes(self)
+        self.audit = Audit(self)
 
     @property
     def url(self) -> str:

@@ -32,7 +32,8 @@ async fn commands_of_the_guide_move_a_server() {
     let (cluster, port) = (cluster(), free_port());
     let blocks = blocks("docs/guides/migrate.md");
     let [moves, measures] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
-    let url = cluster.url(DATABASE);
+    // A shell takes the `&` of a URL for its own.
+    let url = format!("'{}'", cluster.url(DATABASE));
     let before = "serve --store sqlite:data/carillon.db; carillon group put moved\n";
     let moved = run(
         port,
@@ -52,7 +53,7 @@ async fn commands_of_the_guide_move_a_server() {
 
     cluster.create("measured", None);
     let (own_url, listens) =
-        (format!("export CARILLON_MIGRATE_TO={}\n", cluster.url("measured")), format!("127.0.0.1:{port}"));
+        (format!("export CARILLON_MIGRATE_TO='{}'\n", cluster.url("measured")), format!("127.0.0.1:{port}"));
     let measured = run(
         port,
         &own_url,

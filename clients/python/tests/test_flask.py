@@ -211,7 +211,7 @@ def test_an_address_that_is_no_doppler_api_is_hinted_at(server: Server, listenin
     callback = listening(lambda: None)
     wrong = Doppler(server.url)
     app = Flask("shop")
-    app.config.update(SERVER_NAME="localhost:1")
+    app.config.update(SERVER_NAME="localhost:1", SECRET_KEY="foo")
     wrong.register(app)
     with pytest.raises(Problem, match="/compat/doppler"):
         wrong.listen("/x")(lambda: None).delay(0)
@@ -232,6 +232,7 @@ def test_what_the_server_refuses_is_a_problem(doppler: Doppler) -> None:
 def test_a_server_that_is_not_there_is_a_transport_error() -> None:
     doppler = Doppler("http://127.0.0.1:9")
     app = Flask("shop")
+    app.config.update(SECRET_KEY="foo")
     doppler.register(app, callback_url="http://127.0.0.1:1")
     with pytest.raises(httpx.TransportError):
         doppler.listen("/x")(lambda: None).delay(0)

@@ -23,13 +23,13 @@ SECRET = "foo"
 class Shop:
     """An application with three callbacks, and a receiver in the place of the server, which shows what it is sent."""
 
-    def __init__(self, receiver: Receiver, **config: Any) -> None:
+    def __init__(self, receiver: Receiver, allow_unsigned: bool = False, **config: Any) -> None:
         self.calls: list[Any] = []
         self.receiver = receiver
         self.app = Flask("shop")
         self.app.config.update(SERVER_NAME="shop.example:81", SECRET_KEY=SECRET)
         self.app.config.update(config)
-        self.doppler = Doppler(receiver.url("/"), self.app)
+        self.doppler = Doppler(receiver.url("/"), self.app, allow_unsigned=allow_unsigned)
         receiver.script("/", Answer(200, json.dumps(ANSWER).encode()))
 
         @self.doppler.listen("/expire", max_retries=5, retry_delay=10)
@@ -201,9 +201,33 @@ def test_arguments_are_not_encrypted_but_cannot_be_changed(shop: Shop) -> None:
     assert shop.calls == []
 
 
+@pytest.mark.parametrize("secret", [None, ""])
+def test_an_application_without_a_secret_is_refused(receiver: Receiver, secret: Any) -> None:
+    app = Flask("shop")
+    app.config.update(SERVER_NAME="shop.example:81", SECRET_KEY=secret)
+    doppler = Doppler(receiver.url("/"))
+    callback = doppler.listen("/expire")(lambda: None)
+    with pytest.raises(RuntimeError, match=r"shop has no SECRET_KEY.*allow_unsigned=True"):
+        doppler.register(app)
+    with pytest.raises(RuntimeError, match="SECRET_KEY"):
+        Doppler(receiver.url("/"), app)
+    assert "/_callbacks/expire" not in [rule.rule for rule in app.url_map.iter_rules()]
+    with pytest.raises(RuntimeError, match="no application is registered"):
+        callback.delay(0)
+    doppler.close()
+
+
+def test_a_secret_that_is_lost_later_opens_nothing(shop: Shop) -> None:
+    shop.app.config.update(SECRET_KEY=None)
+    with pytest.raises(RuntimeError, match="SECRET_KEY"):
+        shop.expire.delay(0, id="foo")
+    assert shop.call("/expire", b'{"id": "foo"}').status_code == 500
+    assert shop.calls == []
+
+
 def test_without_a_secret_bodies_are_json_and_a_warning_is_logged(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    shop = Shop(receiver, SECRET_KEY=None)
     with caplog.at_level(logging.WARNING, "carillon.flask"):
+        shop = Shop(receiver, allow_unsigned=True, SECRET_KEY=None)
         assert json.loads(shop.message()) == {"id": "foo"}
         assert shop.call("/expire", shop.message()).status_code == 204
     assert [record.message for record in caplog.records] == [
@@ -217,7 +241,7 @@ def test_without_a_secret_bodies_are_json_and_a_warning_is_logged(receiver: Rece
 
 
 def test_a_secret_that_was_added_later_is_demanded(receiver: Receiver) -> None:
-    shop = Shop(receiver, SECRET_KEY=None)
+    shop = Shop(receiver, allow_unsigned=True, SECRET_KEY=None)
     message = shop.message()
     shop.app.config.update(SECRET_KEY=SECRET)
     assert shop.call("/expire", message).status_code == 400

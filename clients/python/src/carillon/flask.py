@@ -73,6 +73,8 @@ class Doppler:
     ``url``: URL of the Doppler API; user information holds a token: ``https://:TOKEN@host/compat/doppler``.
     ``app``: an application to register.
     ``leeway``: time after the last retry for which a callback is still accepted; None means for ever.
+    ``allow_unsigned``: accept applications without a ``SECRET_KEY``. Their callbacks are not signed, so everybody who reaches the
+    endpoints can call the functions with any arguments.
     """
 
     def __init__(
@@ -81,10 +83,12 @@ class Doppler:
         app: Optional[Flask] = None,
         *,
         leeway: Union[timedelta, float, None] = LEEWAY,
+        allow_unsigned: bool = False,
     ) -> None:
         """Raises ValueError for a URL that is not http(s), and with ``app`` what ``register`` raises."""
         self.url = _stripped(url)
         self.leeway = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
+        self.allow_unsigned = allow_unsigned
         self._apis: dict[str, DopplerApi] = {}
         self._callbacks: list[Callback] = []
         self._apps: WeakKeyDictionary[Flask, _Registration] = WeakKeyDictionary()
@@ -135,8 +139,10 @@ class Doppler:
 
         ``DOPPLER_URL`` and ``DOPPLER_CALLBACK_URL`` in the application's config also set the two URLs.
 
-        Raises RuntimeError if there is no URL of a Doppler API, and ValueError for a URL that is not http(s).
+        Raises RuntimeError if the application has no ``SECRET_KEY`` (unless ``allow_unsigned``) or there is no URL of a Doppler API, and
+        ValueError for a URL that is not http(s).
         """
+        self._secret(app)
         url = _stripped(doppler_url) or self.url or _stripped(app.config.get("DOPPLER_URL"))
         if url is None:
             raise RuntimeError(f"{_NO_URL}, or to register(), or set DOPPLER_URL in the application's config")
@@ -158,6 +164,23 @@ class Doppler:
         """Closes the connections to the server; the next request opens a new one."""
         for api in self._apis.values():
             api.close()
+
+    def _secret(self, app: Flask) -> Union[str, bytes, None]:
+        """Returns the secret that signs an application's callbacks; None if they are not signed.
+
+        Raises RuntimeError if the application has none, unless unsigned callbacks are allowed.
+        """
+        if app.secret_key:
+            return app.secret_key
+        if not self.allow_unsigned:
+            raise RuntimeError(
+                f"{app.name} has no SECRET_KEY: its callbacks would not be signed, and everybody who reaches them could call them. "
+                "Set SECRET_KEY before register(), or pass allow_unsigned=True to Doppler()"
+            )
+        if not app.extensions.get("carillon.unsigned"):
+            app.extensions["carillon.unsigned"] = True
+            _LOG.warning("%s has no SECRET_KEY: its callbacks are not signed, and anybody who reaches them can call them", app.name)
+        return None
 
     def _api(self, url: str) -> DopplerApi:
         if url not in self._apis:
@@ -227,8 +250,8 @@ class Callback:
         """Schedules a call of the function, not before the given time, which is rounded up to a second. A time in the past means now.
 
         Raises ArgumentMismatchError unless the names are exactly the function's arguments, TypeError for arguments that JSON cannot hold
-        and for an invalid time, RuntimeError if no application is registered or a URL is missing, Problem if the server refuses, and
-        ``httpx.TransportError`` if the server cannot be reached.
+        and for an invalid time, RuntimeError if no application is registered or a URL or the ``SECRET_KEY`` is missing, Problem if the
+        server refuses, and ``httpx.TransportError`` if the server cannot be reached.
         """
         self._check(arguments)
         run_at = _run_at(seconds, time.time())
@@ -246,9 +269,8 @@ class Callback:
             raise ArgumentMismatchError(f"{self._name}: {'; '.join(parts)}")
 
     def _message(self, app: Flask, registration: _Registration, arguments: Mapping[str, Any], run_at: int) -> str:
-        secret = app.secret_key
-        if not secret:
-            _warn_unsigned(app)
+        secret = self._doppler._secret(app)
+        if secret is None:
             return json.dumps(arguments, allow_nan=False)
         leeway = self._doppler.leeway
         expires = None if leeway is None else run_at + self.max_retries * (self.retry_delay + _ATTEMPT_SECONDS) + _ATTEMPT_SECONDS + leeway
@@ -259,7 +281,7 @@ class Callback:
 
         def view() -> ResponseReturnValue:
             try:
-                arguments = _read(app, request.get_data(), rule)
+                arguments = _read(app, self._doppler._secret(app), request.get_data(), rule)
             except BadSignature as error:
                 return _bad_request("Unsign error", error)
             try:
@@ -286,14 +308,12 @@ class Callback:
 _NO_URL = "there is no address of a Doppler API: give one to Doppler()"
 
 
-def _read(app: Flask, body: bytes, rule: str) -> dict[str, Any]:
-    """Returns the arguments of a callback.
+def _read(app: Flask, secret: Union[str, bytes, None], body: bytes, rule: str) -> dict[str, Any]:
+    """Returns the arguments of a callback; without a secret they are not signed.
 
     Raises BadSignature unless this application signed them for this endpoint.
     """
-    secret = app.secret_key
-    if not secret:
-        _warn_unsigned(app)
+    if secret is None:
         try:
             arguments = json.loads(body)
         except (ValueError, RecursionError):
@@ -313,12 +333,6 @@ def _bad_request(error: str, why: Exception) -> Response:
     response = jsonify(error=error, detail=str(why))
     response.status_code = 400
     return response
-
-
-def _warn_unsigned(app: Flask) -> None:
-    if not app.extensions.get("carillon.unsigned"):
-        app.extensions["carillon.unsigned"] = True
-        _LOG.warning("%s has no SECRET_KEY: its callbacks are not signed, and anybody who reaches them can call them", app.name)
 
 
 def _arguments_of(function: Callable[..., Any]) -> frozenset[str]:

@@ -6,12 +6,14 @@
 
 mod support;
 
+mod arguments;
 mod audit;
 mod audit_changes;
 mod auth;
 mod bad_input;
 mod bounds;
 mod confined_tokens;
+mod first_token;
 mod foreign_text;
 mod forms;
 mod fuzz;

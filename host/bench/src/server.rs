@@ -133,7 +133,9 @@ impl Server {
             command.env_remove(name);
         }
         let child = command
-            .args(["serve", "--listen", &address.to_string(), "--egress-allow", "127.0.0.0/8", "--store", store])
+            .args(["serve", "--listen", &address.to_string(), "--egress-allow", "127.0.0.0/8"])
+            // The URL may contain a password, which arguments would show.
+            .env("CARILLON_STORE__URL", store)
             .env("CARILLON_AUTH__ADMIN_TOKEN", TOKEN)
             .env("CARILLON_KEYS__MASTER_KEY", MASTER_KEY)
             .env("CARILLON_STORE__DURABILITY", "full")

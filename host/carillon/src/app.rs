@@ -7,6 +7,7 @@
 mod backup;
 mod certificate;
 mod declare;
+mod first_token;
 mod listeners;
 mod open;
 mod parts;
@@ -52,6 +53,7 @@ use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
 use self::certificate::CertificateReloader;
+use self::first_token::FirstToken;
 use self::listeners::{FurtherListeners, listen, serve_limits, server_tls};
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
@@ -102,7 +104,8 @@ pub struct App {
 /// Returns an error if the server cannot be started.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let (store_name, has_tls) = (config.store.name(), config.server.tls().is_some());
-    let app = App::start(config, Arc::new(SystemClock), ClusterTimes::default()).await?;
+    let first_token = FirstToken::of_process();
+    let app = App::start_with(config, Arc::new(SystemClock), ClusterTimes::default(), first_token).await?;
     for (mount, address) in &app.mounts {
         tracing::info!(%address, mount = mount.name(), "compatibility mount is ready");
     }
@@ -134,17 +137,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 impl App {
-    /// Starts a server.
+    /// Starts a server that writes the first operator's token to a file.
     ///
     /// # Errors
     /// Returns an error if the configuration cannot be put in force; no port is open then.
     pub async fn start(config: Config, clock: Arc<dyn Clock>, times: ClusterTimes) -> anyhow::Result<Self> {
+        Self::start_with(config, clock, times, FirstToken::File).await
+    }
+
+    async fn start_with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        times: ClusterTimes,
+        first_token: FirstToken,
+    ) -> anyhow::Result<Self> {
         // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let (home, tls) = (Home::of(&config)?, server_tls(&config)?);
         let opened = open_store(&config, clock).await?;
         let store = Arc::clone(&opened.store);
-        let started = Self::start_on(opened, config, &home, tls, times).await;
+        let started = Self::start_on(opened, config, &home, tls, times, first_token).await;
         if started.is_err() {
             // Otherwise the database would be in use until its threads have ended.
             store.close().await;
@@ -158,6 +170,7 @@ impl App {
         home: &Home,
         tls: Option<Arc<ServerTls>>,
         times: ClusterTimes,
+        first_token: FirstToken,
     ) -> anyhow::Result<Self> {
         let files = FileShares::of_process();
         let Opened { store, clock, shared } = opened;
@@ -167,7 +180,7 @@ impl App {
         let (store_of, clock_of) = (Arc::clone(&store), Arc::clone(&clock));
         let catalog = Arc::new(open_catalog(&config, store_of, clock_of, &runtime, vault, &telemetry).await?);
         declare::configured(&config, &catalog).await?;
-        declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
+        first_token::operator_token(&config, &catalog, first_token, &home.first_token_file()).await?;
         let sender = Sender::new(&config.delivery, Guard::new(&config.egress), files)?;
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, Parser, Subcommand};
 
+use carillon_cli::secret::warn_of_passwords;
 use carillon_cli::{Output, Remote, RemoteCommand, config, run_remote, visible_lines};
 use carillon_policy::{COMPILER_SUBCOMMAND, compiler_main};
 
@@ -32,7 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
-    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    #[command(args(without_server()))]
     Serve(serve::Serve),
     /// Compile a component to native code; the server runs this command itself.
     #[command(name = COMPILER_SUBCOMMAND, hide = true)]
@@ -43,39 +44,41 @@ enum Command {
         memory: u64,
     },
     /// Measure how fast this machine accepts and delivers jobs and calls policies.
-    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    #[command(args(without_server()))]
     Bench(carillon_bench::Bench),
     /// Count requests; `bench` runs this command itself.
     #[command(name = carillon_bench::sink::SUBCOMMAND, hide = true)]
     BenchSink,
     /// Move a server's data to another database.
     #[command(subcommand)]
-    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    #[command(args(without_server()))]
     Migrate(migrate::Command),
     /// Check a configuration.
     #[command(subcommand)]
-    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    #[command(args(without_server()))]
     Config(config::Command),
     /// Copy a server's SQLite database while the server runs.
-    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    #[command(args(without_server()))]
     Backup(backup::Backup),
     /// Regain access to a server whose token or master key is lost.
     #[command(subcommand)]
-    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    #[command(args(without_server()))]
     Recover(recover::Command),
     #[command(flatten)]
     Remote(Box<RemoteCommand>),
 }
 
-/// Makes a hidden argument that replaces an option of commands that talk to a server, for a command that does not, and rejects its use.
-fn without_server(name: &'static str) -> Arg {
+/// Makes hidden arguments that replace the options of commands that talk to a server, for a command that does not, and reject their use.
+fn without_server() -> [Arg; 4] {
     let refuse = |_: &str| Err::<String, _>("this command does not talk to a server");
-    Arg::new(name).long(name).hide(true).value_parser(refuse)
+    [("server", "server"), ("token", "token"), ("token_file", "token-file"), ("tenant", "tenant")]
+        .map(|(id, name)| Arg::new(id).long(name).hide(true).value_parser(refuse))
 }
 
 /// Runs the program with the process's own arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    warn_of_passwords(std::env::args_os().filter_map(|argument| argument.into_string().ok()));
     match run(Cli::parse()) {
         Err(error) if !is_broken_pipe(&error) => {
             // If this write fails too, nothing can be reported.
@@ -147,6 +150,9 @@ mod tests {
             vec!["carillon", "serve", "--listen", "everywhere"],
             vec!["carillon", "serve", "--server", "http://127.0.0.1:1"],
             vec!["carillon", "recover", "token", "--token", "t"],
+            vec!["carillon", "recover", "token", "--token-file", "t"],
+            vec!["carillon", "key", "list", "--token", "t", "--token-file", "t"],
+            vec!["carillon", "recover", "token", "--store", "sqlite:x.db", "--store-file", "f"],
             vec!["carillon", "token", "create", "name", "--role", "king"],
         ] {
             let error = Cli::try_parse_from(&arguments).unwrap_err();

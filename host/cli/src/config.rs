@@ -1,13 +1,14 @@
 //! `carillon config`: checks a configuration. Also the configuration flags, for all commands that read a configuration.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use figment::value::Value;
 use serde_json::json;
 
 use super::output::Output;
+use super::{input, secret};
 use carillon_config::{Config, Flag, Sources};
 
 /// Sources of a configuration, and settings given as flags.
@@ -29,9 +30,12 @@ pub struct ConfigArgs {
 /// Configuration and store, for commands that do not serve.
 #[derive(Debug, Args)]
 pub struct StoreArgs {
-    /// Database of the server: sqlite:PATH or postgres://…
-    #[arg(long, value_name = "URL")]
+    /// Database of the server: sqlite:PATH or postgres://… A password in it can be read by other users of the machine.
+    #[arg(long, value_name = "URL", conflicts_with = "store_file")]
     store: Option<String>,
+    /// File whose first line is the URL of the database; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    store_file: Option<PathBuf>,
     /// Configuration file. Default: `carillon.toml` in the working directory, if it exists.
     #[arg(long, env = "CARILLON_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -79,17 +83,20 @@ impl ConfigArgs {
     /// # Errors
     /// Returns an error if a named source does not exist.
     pub fn sources(&self) -> anyhow::Result<Sources> {
-        Ok(Sources::of_process(self.store.config.clone(), self.flags())?)
+        Ok(Sources::of_process(self.store.config.clone(), self.flags()?)?)
     }
 
     /// Returns the flags that stand for settings.
-    pub fn flags(&self) -> Vec<Flag> {
+    ///
+    /// # Errors
+    /// Returns an error if standard input cannot be read.
+    pub fn flags(&self) -> anyhow::Result<Vec<Flag>> {
         let listen = self.listen.map(|listen| ("--listen", "server.listen", Value::from(listen.to_string())));
         let no_auth = self.no_auth.then(|| ("--no-auth", "auth.enabled", Value::from(false)));
         let networks = (!self.egress_allow.is_empty())
             .then(|| ("--egress-allow", "egress.allow", Value::from(self.egress_allow.clone())));
         let given = [listen, no_auth, networks].into_iter().flatten();
-        given.map(|(name, key, value)| Flag { name, key, value }).chain(self.store.flag()).collect()
+        Ok(given.map(|(name, key, value)| Flag { name, key, value }).chain(self.store.flag()?).collect())
     }
 }
 
@@ -99,11 +106,28 @@ impl StoreArgs {
     /// # Errors
     /// Returns an error if the configuration is not valid.
     pub fn load(&self) -> anyhow::Result<Config> {
-        Ok(Config::load(Sources::of_process(self.config.clone(), self.flag().into_iter().collect())?)?)
+        self.load_with(Vec::new())
     }
 
-    fn flag(&self) -> Option<Flag> {
-        let value = Value::from(self.store.clone()?);
-        Some(Flag { name: "--store", key: "store.url", value })
+    /// Loads the configuration with these flags over it.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration is not valid.
+    pub fn load_with(&self, mut flags: Vec<Flag>) -> anyhow::Result<Config> {
+        flags.extend(self.flag()?);
+        Ok(Config::load(Sources::of_process(self.config.clone(), flags)?)?)
+    }
+
+    fn flag(&self) -> anyhow::Result<Option<Flag>> {
+        if let Some(url) = &self.store {
+            return Ok(Some(Flag { name: "--store", key: "store.url", value: Value::from(url.as_str()) }));
+        }
+        let Some(path) = &self.store_file else { return Ok(None) };
+        let name = "--store-file";
+        if path == Path::new(input::STDIN) {
+            let url = secret::first_line(name, path)?;
+            return Ok(Some(Flag { name, key: "store.url", value: Value::from(url.as_str()) }));
+        }
+        Ok(Some(Flag { name, key: "store.url_file", value: Value::from(path.display().to_string()) }))
     }
 }

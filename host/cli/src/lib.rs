@@ -29,10 +29,11 @@ mod output;
 mod plugin;
 mod policy;
 mod schedule;
+pub mod secret;
 mod tenant;
 mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -43,6 +44,10 @@ pub use output::Output;
 use carillon_client::answer::Answer;
 use carillon_client::tls_files::TlsFiles;
 use carillon_client::{Client, bodies};
+
+/// Environment variables with the token, and with the file of the token.
+const TOKEN: &str = "CARILLON_TOKEN";
+const TOKEN_FILE: &str = "CARILLON_TOKEN_FILE";
 
 /// Server to talk to, and format of the output.
 #[derive(Debug, Args)]
@@ -57,16 +62,12 @@ pub struct Remote {
         default_value = "http://127.0.0.1:7070"
     )]
     server: String,
-    /// API token.
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Server options",
-        env = "CARILLON_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
+    /// API token. Other users of the machine can read it here. Default: the variable CARILLON_TOKEN.
+    #[arg(long, global = true, help_heading = "Server options", value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
+    /// File whose first line is the API token; `-` for standard input. Default: the variable CARILLON_TOKEN_FILE.
+    #[arg(long, global = true, help_heading = "Server options", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// File with certificate authorities, in PEM, that are trusted for an https server, besides those that the system trusts.
     #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -79,6 +80,25 @@ pub struct Remote {
     /// Print the server's response as JSON.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Remote {
+    /// Returns the token: an option comes before the environment, and there the token before its file.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let read = |option, path: &Path| secret::first_line(option, path).map(|token| Some(token.to_string()));
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(token) = &self.token {
+            return Ok(Some(token.clone()).filter(|token| !token.is_empty()));
+        }
+        if let Some(path) = &self.token_file {
+            return read("--token-file", path);
+        }
+        match (variable(TOKEN), variable(TOKEN_FILE)) {
+            (Some(token), _) => Ok(Some(token.into_string().map_err(|_| anyhow::anyhow!("{TOKEN} is not UTF-8"))?)),
+            (None, Some(path)) => read(TOKEN_FILE, Path::new(&path)),
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 /// Commands that talk to a server.
@@ -130,11 +150,12 @@ pub enum RemoteCommand {
 /// # Errors
 /// Returns an error if the server cannot be reached or rejects the request, or if the output cannot be written.
 pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
+    let token = remote.token()?;
     let named = |file: Option<PathBuf>| file.filter(|file| !file.as_os_str().is_empty());
     let (ca_file, client_cert) = (named(remote.ca_file), named(remote.client_cert));
     let files = TlsFiles { authorities: ca_file.as_deref(), certificate: client_cert.as_deref() };
     let session = Session {
-        client: Client::with_tls(files, &remote.server, remote.token.filter(|token| !token.is_empty()))?
+        client: Client::with_tls(files, &remote.server, token)?
             .for_tenant(remote.tenant.filter(|tenant| !tenant.is_empty())),
         out: Output::new(remote.json),
     };

@@ -11,16 +11,16 @@ mod egress;
 mod keys;
 mod limits;
 mod load;
+mod problem;
 mod records;
 mod server;
+mod store;
 mod values;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -30,9 +30,11 @@ pub use compat::{Compat, Mount, Poussetaches};
 pub use egress::Egress;
 pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use limits::{Limits, MetricsConfig, TenantLimits};
-pub use load::{ConfigError, ConfigProblem, Flag, Sources};
+pub use load::{Flag, Sources};
+pub use problem::{ConfigError, ConfigProblem};
 pub use records::{Audit, Log, Retention};
 pub use server::{ForwardedHeader, Server};
+pub use store::{Durability, StoreConfig, StoreLocation};
 pub use values::{Period, PortRange, Size, parse_address, parse_network};
 
 /// Defaults and their documentation.
@@ -89,75 +91,6 @@ impl Config {
     pub fn named(&self, section: &str) -> String {
         self.origins.get(section).map_or_else(|| section.to_owned(), |origin| format!("{origin}: {section}"))
     }
-}
-
-/// `[store]`: database of jobs.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreConfig {
-    /// URL of the database: `sqlite:PATH` or `postgres://…`.
-    pub url: String,
-    /// Failures that a confirmed write survives.
-    pub durability: Durability,
-    /// Longest wait for a PostgreSQL database: for a connection, and for the work of one transaction.
-    pub timeout: Period,
-}
-
-/// Hides the URL, which may contain a password.
-impl fmt::Debug for StoreConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.url.split(':').next().unwrap_or_default();
-        f.debug_struct("StoreConfig")
-            .field("url", &format!("{scheme}:…"))
-            .field("durability", &self.durability)
-            .field("timeout", &self.timeout)
-            .finish()
-    }
-}
-
-/// Place of the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreLocation {
-    /// A file of this machine, used by this process alone.
-    File(PathBuf),
-    /// A database server that other nodes may use, too.
-    Server,
-}
-
-impl StoreConfig {
-    /// Returns the place to which the URL points.
-    ///
-    /// # Errors
-    /// Returns an error if the URL is not that of a store.
-    pub fn place(&self) -> anyhow::Result<StoreLocation> {
-        if self.is_shared() {
-            return Ok(StoreLocation::Server);
-        }
-        let path = self.url.strip_prefix("sqlite:").context("the URL must be sqlite:PATH or postgres://…")?;
-        Ok(StoreLocation::File(PathBuf::from(path.trim_start_matches("//"))))
-    }
-
-    /// Returns the store's name for logs, without possible secrets.
-    #[must_use]
-    pub fn name(&self) -> String {
-        if self.is_shared() { "postgres".to_owned() } else { self.url.clone() }
-    }
-
-    /// Returns whether other nodes may use the same database.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme))
-    }
-}
-
-/// Failures that a confirmed write survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// A loss of power.
-    Full,
-    /// A crash of the program.
-    Normal,
 }
 
 /// `[engine]`: settings of the dispatcher.

@@ -3,13 +3,13 @@
 //! Every source becomes a layer: a tree of values that knows its source. Its keys are compared with those of the compiled-in defaults, which
 //! hold every key there is, so that a misspelt key is reported with its source and never ignored.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::problem::{ConfigError, ConfigProblem};
 use super::{Config, DEFAULTS, TenantKey, check};
 
 /// File that is read if no other is named and it exists.
@@ -32,6 +32,13 @@ const POUSSETACHES_AUTH_KEY: (&str, &str) = ("POUSSETACHES_AUTH_KEY", "compat.po
 
 /// Roles of `defaults`: a source that names the plugin of a role replaces the role's settings of earlier sources.
 const ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
+
+/// The two ways in which a source names the database.
+const STORE_URL: &str = "store.url";
+const STORE_FILE: &str = "store.url_file";
+
+/// Beginning of the origin of environment variables.
+const VARIABLE: &str = "environment variable ";
 
 /// Sources of a configuration besides the defaults; later fields override earlier ones.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +63,7 @@ impl Sources {
             match (name.into_string(), value.into_string()) {
                 (Ok(name), Ok(value)) => environment.push((name, value)),
                 (Ok(name), Err(_)) if name.starts_with(PREFIX) => {
-                    let (origin, message) = (Some(format!("environment variable {name}")), "the value is not UTF-8");
+                    let (origin, message) = (Some(format!("{VARIABLE}{name}")), "the value is not UTF-8");
                     return Err(one(ConfigProblem { origin, key: String::new(), message: message.to_owned() }));
                 }
                 // A variable of other programs.
@@ -89,52 +96,6 @@ pub struct Flag {
     pub value: Value,
 }
 
-/// One problem of a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// Source of the value, if known: a file, a variable or a flag.
-    pub origin: Option<String>,
-    /// Key, such as `server.listen`; empty if the problem is the source as a whole.
-    pub key: String,
-    /// Message for people.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(origin) = &self.origin {
-            write!(f, "{origin}: ")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// Error: the configuration cannot be used.
-///
-/// Lists every problem that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// Problems; at least one.
-    pub problems: Vec<ConfigProblem>,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.problems.as_slice() {
-            [problem] => write!(f, "the configuration is invalid: {problem}"),
-            problems => {
-                write!(f, "the configuration is invalid:")?;
-                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 impl Config {
     /// Combines the sources over the defaults and checks the result.
     ///
@@ -152,10 +113,16 @@ impl Config {
             return Err(ConfigError { problems: unknown });
         }
 
+        if let Some(problem) = layers.iter().find_map(|layer| layer.second_store(&layers)) {
+            return Err(one(problem));
+        }
         let figment = merge(defaults, layers);
         let mut config: Self = figment.extract().map_err(|error| one(unreadable(&error)))?;
         let problem =
             |key: String, message| ConfigProblem { origin: origin(figment.find_metadata(&key)), key, message };
+        if let Err(message) = config.store.resolve() {
+            return Err(one(problem(STORE_FILE.to_owned(), message)));
+        }
         let mut problems: Vec<ConfigProblem> =
             check::check(&config).into_iter().map(|(key, message)| problem(key.to_owned(), message)).collect();
         for (section, key) in config.tenant_keys() {
@@ -264,6 +231,33 @@ impl Layer {
         ROLES.into_iter().filter(names_plugin).collect()
     }
 
+    /// Returns whether the layer sets a key to a text that is not empty.
+    fn sets(&self, key: &str) -> bool {
+        let value = Value::from(self.values.clone()).find(key);
+        value.is_some_and(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+    }
+
+    /// Returns whether the layers are from one source: variables of the environment are.
+    fn is_of_one_source_with(&self, other: &Self) -> bool {
+        self.origin == other.origin || [&self.origin, &other.origin].iter().all(|origin| origin.starts_with(VARIABLE))
+    }
+
+    /// Returns the problem of a layer that names the file of a database whose URL the same source names.
+    fn second_store(&self, layers: &[Self]) -> Option<ConfigProblem> {
+        let names_url = |other: &Self| other.sets(STORE_URL) && self.is_of_one_source_with(other);
+        (self.sets(STORE_FILE) && layers.iter().any(names_url)).then(|| ConfigProblem {
+            origin: Some(self.origin.clone()),
+            key: STORE_FILE.to_owned(),
+            message: format!("{STORE_URL} is set already: set only one of the two"),
+        })
+    }
+
+    fn forget_store_file(&mut self) {
+        if let Some(Value::Dict(_, store)) = self.values.get_mut("store") {
+            store.remove("url_file");
+        }
+    }
+
     fn forget_role(&mut self, role: &str) {
         if let Some(Value::Dict(_, defaults)) = self.values.get_mut("defaults") {
             defaults.remove(role);
@@ -297,7 +291,7 @@ fn layers(sources: Sources) -> Result<Vec<Layer>, ConfigProblem> {
     let (variable_name, key) = POUSSETACHES_AUTH_KEY;
     let original = sources.environment.iter().find(|(name, _)| name == variable_name);
     let mut layers: Vec<_> = original
-        .map(|(_, text)| Layer::single(format!("environment variable {variable_name}"), key, text.as_str().into()))
+        .map(|(_, text)| Layer::single(format!("{VARIABLE}{variable_name}"), key, text.as_str().into()))
         .into_iter()
         .collect();
     if let Some(path) = sources.file {
@@ -325,7 +319,7 @@ fn layers(sources: Sources) -> Result<Vec<Layer>, ConfigProblem> {
 fn variable(name: &str, text: &str) -> Result<Option<Layer>, ConfigProblem> {
     let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
     let defaults = Layer::parse(BUILT_IN, DEFAULTS)?;
-    let origin = format!("environment variable {name}");
+    let origin = format!("{VARIABLE}{name}");
     let Some((section, rest)) = path.split_once("__") else {
         return match meant_section(path, &defaults.values) {
             Some(meant) => Err(ConfigProblem {
@@ -356,6 +350,9 @@ fn meant_section(path: &str, defaults: &Dict) -> Option<String> {
 fn merge(defaults: Layer, layers: Vec<Layer>) -> Figment {
     let mut all = vec![defaults];
     for layer in layers {
+        if layer.sets(STORE_URL) {
+            all.iter_mut().skip(1).for_each(Layer::forget_store_file);
+        }
         for role in layer.replaced_roles() {
             all.iter_mut().for_each(|weaker| weaker.forget_role(role));
         }

@@ -1,18 +1,14 @@
-//! Entities that the configuration declares: tenants, groups, the first token.
+//! Entities that the configuration declares: tenants, groups, keys.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::private::write_private;
 use carillon_api::{AUTH_KEY, KeyDoc, Mount, OwnLimits, without_preset};
-use carillon_catalog::{
-    Author, Catalog, DEFAULT_TENANT, KeyValue, NewToken, PutGroup, SignerDoc, Tenant, TenantDoc, Written,
-};
+use carillon_catalog::{Author, Catalog, DEFAULT_TENANT, KeyValue, PutGroup, SignerDoc, Tenant, TenantDoc, Written};
 use carillon_config::{Config, TenantKey};
 use carillon_core::audit::Origin;
 use carillon_policy::KeyKind;
@@ -158,39 +154,5 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
             }
         }
     }
-    Ok(())
-}
-
-/// Ensures that an operator has access: with the configured token, or at the first start with a new one, which is written to `file`.
-pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Path) -> anyhow::Result<()> {
-    if !config.auth.enabled {
-        tracing::warn!("authentication is disabled; every client that reaches the port is an operator");
-        return Ok(());
-    }
-    let count = catalog.unauthenticated_tokens();
-    if count > 0 {
-        tracing::warn!(count, "tokens are not valid because they were made while authentication was disabled");
-    }
-    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
-    if let Some(text) = &config.auth.admin_token {
-        catalog.configure_token(tenant.id, text, &Origin::configuration()).await.context("auth.admin_token")?;
-        return Ok(());
-    }
-    if catalog.withdraw_configured_token(tenant.id, &Origin::configuration()).await? {
-        tracing::warn!("revoked the operator token of the configuration, because auth.admin_token is no longer set");
-    }
-    if catalog.has_operator() {
-        return Ok(());
-    }
-    // In this order, a server that stops in between leaves a token that is not valid, and makes another one at its next start.
-    let text = Zeroizing::new(catalog.new_token_text());
-    write_private(file, &text).with_context(|| {
-        let file = file.display();
-        format!(
-            "the operator's token cannot be written to `{file}`: set auth.admin_token, or make the directory writable"
-        )
-    })?;
-    catalog.add_token(tenant.id, NewToken::first_operator(), &text, &Origin::system()).await?;
-    tracing::warn!(file = %file.display(), "wrote the first operator's token to a file; store the token safely and delete the file");
     Ok(())
 }

@@ -25,7 +25,7 @@ const MASTER_KEY_FILE: &str = "master.key";
 const CACHE_DIR: &str = "plugin-cache";
 
 /// File that the first operator's token is written to.
-const OPERATOR_TOKEN_FILE: &str = "operator.token";
+const FIRST_TOKEN_FILE: &str = "first-token";
 
 /// Suffixes of files that a server leaves next to its database: if they exist and the database does not, it is lost or elsewhere.
 const LEFT_BEHIND: [&str; 3] = [".lock", "-wal", "-shm"];
@@ -45,8 +45,8 @@ impl Home {
         Ok(Self(dir))
     }
 
-    pub(super) fn operator_token_file(&self) -> PathBuf {
-        self.0.join(OPERATOR_TOKEN_FILE)
+    pub(super) fn first_token_file(&self) -> PathBuf {
+        self.0.join(FIRST_TOKEN_FILE)
     }
 }
 

@@ -2,15 +2,21 @@
 //!
 //! The result of a run is a table on standard output; the next step is printed to standard error.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::migrate::{Migration, Moved, Progress, Report, Sum};
 use carillon_cli::Output;
+use carillon_cli::secret::first_line;
+
+/// Environment variable with the URL of the PostgreSQL database.
+const TO: &str = "CARILLON_MIGRATE_TO";
 
 /// Number of digits of a checksum that are shown to people. JSON has all of them.
 const SHOWN_DIGITS: usize = 16;
@@ -32,9 +38,13 @@ pub(super) struct SqliteToPostgres {
     /// SQLite database that the server uses; it is not changed.
     #[arg(long, value_name = "FILE", default_value = "data/carillon.db")]
     from: String,
-    /// PostgreSQL database, postgres://USER:PASSWORD@HOST/DATABASE: an empty one, or that of an earlier run.
-    #[arg(long, value_name = "URL", env = "CARILLON_MIGRATE_TO", hide_env_values = true)]
-    to: String,
+    /// PostgreSQL database, postgres://USER@HOST/DATABASE: an empty one, or that of an earlier run. A password in it can be read by other
+    /// users of the machine. Default: the variable CARILLON_MIGRATE_TO.
+    #[arg(long, value_name = "URL", conflicts_with = "to_file")]
+    to: Option<String>,
+    /// File whose first line is the URL of that database; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    to_file: Option<PathBuf>,
     /// Show what a run would do, and change nothing.
     #[arg(long, conflicts_with = "verify")]
     dry_run: bool,
@@ -54,6 +64,15 @@ impl Command {
 }
 
 impl SqliteToPostgres {
+    /// Returns the URL of the PostgreSQL database.
+    fn target(&self) -> anyhow::Result<Zeroizing<String>> {
+        if let Some(path) = &self.to_file {
+            return first_line("--to-file", path);
+        }
+        let given = self.to.clone().or_else(|| std::env::var(TO).ok().filter(|url| !url.is_empty()));
+        given.map(Zeroizing::new).with_context(|| format!("name the PostgreSQL database: --to, --to-file, or {TO}"))
+    }
+
     async fn run(self, out: Output) -> anyhow::Result<()> {
         let style = ProgressStyle::with_template(
             "{wide_bar} {percent}% {msg}, {human_pos} rows, {rows_per_second}, {eta} left",
@@ -69,7 +88,7 @@ impl SqliteToPostgres {
             _ = write!(out, "{rate}/s");
         });
         let bar = ProgressBar::no_length().with_style(style);
-        let mut migration = Migration::open(&self.from, &self.to, self.rows, bar.clone()).await?;
+        let mut migration = Migration::open(&self.from, &self.target()?, self.rows, bar.clone()).await?;
         if self.dry_run {
             let report = migration.preview().await?;
             return show(out, &report, "ROWS TO COPY", preview(&report));

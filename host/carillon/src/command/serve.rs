@@ -74,7 +74,8 @@ mod tests {
 
     fn load(arguments: &[&str]) -> Result<Config, String> {
         let line = Line::try_parse_from([&["serve"], arguments].concat()).unwrap();
-        Config::load(Sources { flags: line.config.flags(), ..Sources::default() }).map_err(|error| error.to_string())
+        Config::load(Sources { flags: line.config.flags().unwrap(), ..Sources::default() })
+            .map_err(|error| error.to_string())
     }
 
     #[test]

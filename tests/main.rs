@@ -108,6 +108,7 @@ mod error_codes;
 mod full_disk;
 mod inspect;
 mod links;
+mod master_key;
 mod oci;
 mod openapi;
 mod operator;

@@ -13,6 +13,7 @@ mod open;
 mod parts;
 mod private;
 mod recover;
+mod rotate;
 mod zone;
 
 use std::net::SocketAddr;
@@ -55,9 +56,10 @@ pub use self::backup::backup;
 use self::certificate::CertificateReloader;
 use self::first_token::FirstToken;
 use self::listeners::{FurtherListeners, listen, serve_limits, server_tls};
-use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
+use self::open::{Home, Opened, Shared, master_key, old_master_key, open_catalog, open_store, start_runtime};
 use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
 pub use self::recover::{recover_master_key, recover_operator_token};
+pub use self::rotate::{rotate_master_key, sealed_values};
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -174,7 +176,8 @@ impl App {
     ) -> anyhow::Result<Self> {
         let files = FileShares::of_process();
         let Opened { store, clock, shared } = opened;
-        let vault = unlock(&master_key(&config, home), Unfit::Refuse, &*store, &*clock).await?;
+        let (key, old_key) = (master_key(&config, home), old_master_key(&config));
+        let vault = unlock(&key, old_key.as_ref(), Unfit::Refuse, &*store, &*clock).await?;
         let runtime = Arc::new(start_runtime(&config, home, &vault)?);
         let telemetry = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
         let (store_of, clock_of) = (Arc::clone(&store), Arc::clone(&clock));

@@ -5,6 +5,7 @@
 //! with 1; one with invalid arguments exits with 2.
 
 mod backup;
+mod keys;
 mod log_filter;
 mod migrate;
 mod recover;
@@ -60,6 +61,10 @@ enum Command {
     /// Copy a server's SQLite database while the server runs.
     #[command(args(without_server()))]
     Backup(backup::Backup),
+    /// Change the master key, which encrypts the tenants' keys.
+    #[command(subcommand)]
+    #[command(args(without_server()))]
+    Keys(keys::Command),
     /// Regain access to a server whose token or master key is lost.
     #[command(subcommand)]
     #[command(args(without_server()))]
@@ -100,6 +105,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
         Command::Config(command) => command.run(Output::new(cli.remote.json)),
         Command::Backup(backup) => block_on(Box::pin(backup.run(Output::new(cli.remote.json)))),
+        Command::Keys(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
         Command::Recover(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
         Command::Serve(serve) => block_on(Box::pin(serve.run(Output::new(cli.remote.json)))),
         Command::Remote(command) => block_on(Box::pin(run_remote(*command, cli.remote))),

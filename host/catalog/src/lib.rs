@@ -7,7 +7,7 @@
 //!
 //! Invariants: a write goes to the store first, then to memory, and is in force when it returns. A read touches no database, so the delivery
 //! of a job costs the same for any number of groups. A policy is put in force in the transaction that sees its plugins, and a plugin is
-//! deleted in one that sees that nothing has begun to use it. One store has one master key.
+//! deleted in one that sees that nothing has begun to use it. One store has one master key, or two while it changes.
 //!
 //! May import: `carillon-core`, `-store`, `-policy`; it is the only crate that imports chacha20poly1305.
 
@@ -33,6 +33,7 @@ mod plugins;
 mod presets;
 mod quotas;
 mod refresh;
+mod rotation;
 mod schedules;
 mod secrets;
 mod shared_plugins;
@@ -70,6 +71,7 @@ pub use self::keys::{KeyValue, Overlap};
 pub use self::master_key::{MasterKey, Unfit, unlock};
 pub use self::plugins::Upload;
 pub use self::presets::{KeyedPreset, Preset, Presets};
+pub use self::rotation::{SealedValues, Servers, rotate_master_key, sealed_values};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 pub use self::shared_plugins::Sharing;

@@ -34,8 +34,8 @@ const OTHERS: u32 = 0o077;
 pub enum MasterKey {
     /// `keys.master_key`: 64 hexadecimal digits.
     Given(Zeroizing<String>),
-    /// `keys.master_key_file`: a file that must be there.
-    File(PathBuf),
+    /// A file that must be there, and the setting or option that names it.
+    File(&'static str, PathBuf),
     /// The file next to an embedded database, which is made with the database.
     Beside(PathBuf),
 }
@@ -44,7 +44,7 @@ impl fmt::Display for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given(_) => f.write_str("keys.master_key"),
-            Self::File(path) => write!(f, "keys.master_key_file `{}`", path.display()),
+            Self::File(name, path) => write!(f, "{name} `{}`", path.display()),
             Self::Beside(path) => write!(f, "the master key file `{}`", path.display()),
         }
     }
@@ -59,16 +59,25 @@ pub enum Unfit {
     Adopt,
 }
 
-/// Opens the vault of a store with its master key.
+/// Opens the vault of a store with its master key. Values may also be sealed with the key before it, `old`.
 ///
 /// # Errors
-/// Returns an error if the key cannot be read, or is not the one that the store was sealed with.
-pub async fn unlock(source: &MasterKey, unfit: Unfit, store: &dyn Store, clock: &dyn Clock) -> anyhow::Result<Vault> {
+/// Returns an error if a key cannot be read, or if the store was sealed with another one.
+pub async fn unlock(
+    source: &MasterKey,
+    old: Option<&MasterKey>,
+    unfit: Unfit,
+    store: &dyn Store,
+    clock: &dyn Clock,
+) -> anyhow::Result<Vault> {
     let kept = store.sealed_proof().await?;
     let sealed = sealed_keys(store).await?;
     let is_unused = kept.is_none() && sealed.is_empty();
     let absent = if is_unused || unfit == Unfit::Adopt { Absent::Create } else { Absent::Refuse };
-    let vault = source.read(absent, clock)?;
+    let mut vault = source.read(absent, clock)?;
+    if let Some(old) = old {
+        vault = vault.with_old(old.read(Absent::Refuse, clock)?);
+    }
     let fits = match &kept {
         Some(proof) => is_proof(&vault, proof)?,
         // The store was written by a version that kept no proof. Some values may be sealed with a key that was lost before.
@@ -80,7 +89,7 @@ pub async fn unlock(source: &MasterKey, unfit: Unfit, store: &dyn Store, clock: 
     if !fits && unfit == Unfit::Refuse {
         bail!("{}", refusal(source));
     }
-    let proof = serde_json::to_string(&vault.seal(PROOF_OWNER, PROOF, clock)?)?;
+    let proof = new_proof(&vault, clock)?;
     let kept = store.keep_proof(proof, kept).await?;
     // Another node may have been faster, with another key.
     if !is_proof(&vault, &kept)? {
@@ -96,6 +105,12 @@ fn refusal(source: &MasterKey) -> String {
     )
 }
 
+/// Seals the constant with the vault's own master key.
+pub(super) fn new_proof(vault: &Vault, clock: &dyn Clock) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(&vault.seal(PROOF_OWNER, PROOF, clock)?)?)
+}
+
+/// Returns whether a proof was sealed with one of the vault's master keys.
 fn is_proof(vault: &Vault, proof: &str) -> anyhow::Result<bool> {
     let sealed: Sealed =
         serde_json::from_str(proof).context("the proof of the master key in the store cannot be read")?;
@@ -128,7 +143,7 @@ impl MasterKey {
     fn read(&self, absent: Absent, clock: &dyn Clock) -> anyhow::Result<Vault> {
         let path = match self {
             Self::Given(text) => return Vault::from_hex(text),
-            Self::File(path) | Self::Beside(path) => path,
+            Self::File(_, path) | Self::Beside(path) => path,
         };
         match std::fs::read_to_string(path) {
             Ok(text) => {
@@ -211,7 +226,7 @@ mod tests {
         }
 
         async fn unlock(&self, source: &MasterKey, unfit: Unfit) -> Result<Vault, String> {
-            unlock(source, unfit, &self.store, &SystemClock).await.map_err(|error| format!("{error:#}"))
+            unlock(source, None, unfit, &self.store, &SystemClock).await.map_err(|error| format!("{error:#}"))
         }
 
         fn file(&self, name: &str) -> PathBuf {
@@ -238,7 +253,8 @@ mod tests {
         assert!(error.starts_with("keys.master_key is not the master key that"), "{error}");
         let file = world.file("other.key");
         std::fs::write(&file, OTHER).unwrap();
-        let error = world.unlock(&MasterKey::File(file.clone()), Unfit::Refuse).await.err().unwrap();
+        let error =
+            world.unlock(&MasterKey::File("keys.master_key_file", file.clone()), Unfit::Refuse).await.err().unwrap();
         assert!(error.contains(&file.display().to_string()), "{error}");
         world.unlock(&given(OTHER), Unfit::Adopt).await.unwrap();
         world.unlock(&given(OTHER), Unfit::Refuse).await.unwrap();
@@ -290,7 +306,8 @@ mod tests {
         let world = World::new().await;
         let path = world.file("typo.key");
         for unfit in [Unfit::Refuse, Unfit::Adopt] {
-            let error = world.unlock(&MasterKey::File(path.clone()), unfit).await.err().unwrap();
+            let error =
+                world.unlock(&MasterKey::File("keys.master_key_file", path.clone()), unfit).await.err().unwrap();
             assert!(error.contains("keys.master_key_file") && error.contains("typo.key` does not exist"), "{error}");
             assert!(!path.exists());
         }

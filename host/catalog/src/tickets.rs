@@ -20,21 +20,24 @@ impl Catalog {
     #[must_use]
     pub fn ticket_mac(&self, tenant: TenantId, ticket: &[u8]) -> [u8; TICKET_MAC_LEN] {
         let mut code = [0; TICKET_MAC_LEN];
-        code.copy_from_slice(&self.ticket_hmac(tenant, ticket).finalize().into_bytes()[..TICKET_MAC_LEN]);
+        let hmac = ticket_hmac(&self.vault.derive(LABEL), tenant, ticket);
+        code.copy_from_slice(&hmac.finalize().into_bytes()[..TICKET_MAC_LEN]);
         code
     }
 
-    /// Returns whether `mac` is the authentication code of the tenant's ticket. The time does not depend on where they differ.
+    /// Returns whether `mac` is the authentication code of the tenant's ticket, under the master key or the one before it. The time does not
+    /// depend on where they differ.
     #[must_use]
     pub fn is_ticket_mac(&self, tenant: TenantId, ticket: &[u8], mac: &[u8; TICKET_MAC_LEN]) -> bool {
-        self.ticket_hmac(tenant, ticket).verify_truncated_left(mac).is_ok()
+        let mut keys = self.vault.derive_each(LABEL);
+        keys.any(|key| ticket_hmac(&key, tenant, ticket).verify_truncated_left(mac).is_ok())
     }
+}
 
-    fn ticket_hmac(&self, tenant: TenantId, ticket: &[u8]) -> Hmac<Sha256> {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.vault.derive(LABEL).as_slice()).expect("any key will do");
-        mac.update(&tenant.0.to_be_bytes());
-        mac.update(ticket);
-        mac
-    }
+fn ticket_hmac(key: &[u8; 32], tenant: TenantId, ticket: &[u8]) -> Hmac<Sha256> {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any key will do");
+    mac.update(&tenant.0.to_be_bytes());
+    mac.update(ticket);
+    mac
 }

@@ -20,6 +20,9 @@ pub struct Keys {
     /// File with the master key; if neither is set, one next to the database.
     #[serde(deserialize_with = "values::unless_empty")]
     pub master_key_file: Option<PathBuf>,
+    /// File with the master key before it, which is read with and not written with.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub old_master_key_file: Option<PathBuf>,
     /// `[keys.NAME]`: the default tenant's keys that exist from the start.
     #[serde(flatten)]
     pub tenant_keys: BTreeMap<String, TenantKey>,
@@ -31,6 +34,7 @@ impl fmt::Debug for Keys {
         f.debug_struct("Keys")
             .field("master_key", &master_key)
             .field("master_key_file", &self.master_key_file)
+            .field("old_master_key_file", &self.old_master_key_file)
             .field("tenant_keys", &self.tenant_keys)
             .finish()
     }

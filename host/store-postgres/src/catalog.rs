@@ -16,8 +16,10 @@ use carillon_core::clock::UnixMs;
 use carillon_store::audit::entry_of_put;
 use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
-use carillon_store::entities::{RecentChanges, check_generation, check_owner, check_unfinished, no_plugin};
-use carillon_store::{Audit, Changes, DeleteEntity, Entities, Entity, Kind, PutEntity, Recorded, StoreError};
+use carillon_store::entities::{
+    RecentChanges, check_generation, check_owner, check_proof, check_unfinished, no_plugin, servers_run,
+};
+use carillon_store::{Audit, Changes, DeleteEntity, Entities, Entity, Kind, PutEntity, Recorded, Reseal, StoreError};
 
 #[async_trait]
 impl Entities for PostgresStore {
@@ -51,6 +53,10 @@ impl Entities for PostgresStore {
 
     async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError> {
         self.database.call(&KeepProof { sealed, instead_of }).await
+    }
+
+    async fn reseal(&self, reseal: Reseal) -> Result<(), StoreError> {
+        self.database.call(&reseal).await
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
@@ -272,6 +278,25 @@ impl Verb for KeepProof {
     async fn run(&self, db: &mut PgConnection) -> Result<String, Failure> {
         sqlx::query(KEEP_PROOF).bind(&self.sealed).bind(self.instead_of.as_ref()).execute(&mut *db).await?;
         Ok(sqlx::query(PROOF).fetch_one(db).await?.try_get("sealed")?)
+    }
+}
+
+#[async_trait]
+impl Verb for Reseal {
+    type Done = ();
+
+    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
+        if let Some(silence) = self.without_servers {
+            let servers = peers::servers(db, silence).await?;
+            if servers > 0 {
+                return Err(servers_run(servers).into());
+            }
+        }
+        for put in &self.entities {
+            put.run(db).await?;
+        }
+        let proof = KeepProof { sealed: self.proof.clone(), instead_of: Some(self.instead_of.clone()) };
+        Ok(check_proof(&proof.run(db).await?, &self.proof)?)
     }
 }
 

@@ -53,6 +53,17 @@ const PUT: &str = "
 
 const LEAVE: &str = "DELETE FROM node WHERE id = $1";
 
+/// Counts the nodes that have given a sign of life within a time.
+const SERVERS: &str = "
+    SELECT count(*) AS servers FROM node
+    WHERE beat_at >= floor(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT - $1";
+
+/// Counts the servers that use the database; no other one joins until the end of the transaction.
+pub(super) async fn servers(db: &mut PgConnection, silence: Duration) -> Result<u64, Failure> {
+    locks::take_nodes(db).await?;
+    sqlx::query(SERVERS).bind(millis(silence)).fetch_one(db).await?.number("servers")
+}
+
 async fn time(db: &mut PgConnection) -> Result<UnixMs, Failure> {
     Ok(UnixMs(sqlx::query(TIME).fetch_one(db).await?.try_get("now")?))
 }

@@ -16,8 +16,10 @@ use carillon_core::clock::UnixMs;
 use carillon_store::audit::entry_of_put;
 use carillon_store::decode::{Columns as _, entity};
 use carillon_store::documents::{digest_of, to_json};
-use carillon_store::entities::{RecentChanges, check_generation, check_owner, check_unfinished, no_plugin};
-use carillon_store::{Audit, Changes, DeleteEntity, Entities, Entity, Kind, PutEntity, Recorded, StoreError};
+use carillon_store::entities::{
+    RecentChanges, check_generation, check_owner, check_proof, check_unfinished, no_plugin,
+};
+use carillon_store::{Audit, Changes, DeleteEntity, Entities, Entity, Kind, PutEntity, Recorded, Reseal, StoreError};
 
 #[async_trait]
 impl Entities for SqliteStore {
@@ -51,6 +53,20 @@ impl Entities for SqliteStore {
 
     async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError> {
         self.writer.call(move |db| Box::pin(async move { keep_proof(db, sealed, instead_of).await })).await
+    }
+
+    /// No other server can have the file open, so none is looked for.
+    async fn reseal(&self, reseal: Reseal) -> Result<(), StoreError> {
+        let work = self.writer.call(move |db| {
+            Box::pin(async move {
+                for put in &reseal.entities {
+                    write(db, put).await?;
+                }
+                let kept = keep_proof(db, reseal.proof.clone(), Some(reseal.instead_of)).await?;
+                Ok(check_proof(&kept, &reseal.proof)?)
+            })
+        });
+        work.await
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {

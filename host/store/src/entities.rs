@@ -3,6 +3,7 @@
 //! Entities are not scheduled; jobs are (see [`Jobs`](super::Jobs)).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -140,6 +141,32 @@ impl PutEntity {
     }
 }
 
+/// Sealed values that are replaced by the same values under another master key, all of them or none.
+#[derive(Clone, Debug)]
+pub struct Reseal {
+    /// Entities with sealed values, each on the condition of its present version.
+    pub entities: Vec<PutEntity>,
+    /// Proof of the new master key.
+    pub proof: String,
+    /// Proof that must be in force.
+    pub instead_of: String,
+    /// Time after its last sign of life for which a server counts as running: no server may run then. `None` if servers may run.
+    pub without_servers: Option<Duration>,
+}
+
+/// Returns the error for a database that servers use.
+pub fn servers_run(count: u64) -> StoreError {
+    StoreError::Conflict(format!("servers that use the database: {count}; stop them first"))
+}
+
+/// Returns [`StoreError::Conflict`] unless the proof that is in force is the new one.
+pub fn check_proof(kept: &str, new: &str) -> Result<(), StoreError> {
+    if kept == new {
+        return Ok(());
+    }
+    Err(StoreError::Conflict("the master key of the database was changed meanwhile".to_owned()))
+}
+
 /// Returns the error for a plugin that a put needs and that does not exist.
 pub fn no_plugin(name: &str) -> StoreError {
     StoreError::Conflict(format!("the plugin `{name}` does not exist"))
@@ -263,6 +290,12 @@ pub trait Entities: Send + Sync {
 
     /// Keeps a proof of the master key unless there is one other than `instead_of`, and returns the proof that is now in force.
     async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError>;
+
+    /// Replaces sealed values and the proof of the master key in one transaction.
+    ///
+    /// Fails with [`StoreError::Conflict`], and changes nothing, if an entity has another version, if another proof is in force, or if servers
+    /// run that may not.
+    async fn reseal(&self, reseal: Reseal) -> Result<(), StoreError>;
 
     /// Returns the bytes of a component.
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;

@@ -42,7 +42,7 @@ use carillon_core::job::{
 pub use audit::{AuditLog, AuditQuery, ChainHead, Chained, StoredEntry};
 pub use changes::{ChangeOutcome, Edit, JobChange, Replaced};
 pub use claims::{ClaimLost, ClaimOverdue, Extension};
-pub use entities::{Changes, DeleteEntity, Entities, Entity, Kind, Precondition, PutEntity};
+pub use entities::{Changes, DeleteEntity, Entities, Entity, Kind, Precondition, PutEntity, Reseal};
 pub use error::StoreError;
 pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};

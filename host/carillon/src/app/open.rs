@@ -126,9 +126,14 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
 pub(super) fn master_key(config: &Config, home: &Home) -> MasterKey {
     match (&config.keys.master_key, &config.keys.master_key_file) {
         (Some(text), _) => MasterKey::Given(Zeroizing::new(text.clone())),
-        (None, Some(file)) => MasterKey::File(file.clone()),
+        (None, Some(file)) => MasterKey::File("keys.master_key_file", file.clone()),
         (None, None) => MasterKey::Beside(home.0.join(MASTER_KEY_FILE)),
     }
+}
+
+/// Returns the source of the master key before it, if one is configured.
+pub(super) fn old_master_key(config: &Config) -> Option<MasterKey> {
+    Some(MasterKey::File("keys.old_master_key_file", config.keys.old_master_key_file.clone()?))
 }
 
 pub(super) fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {

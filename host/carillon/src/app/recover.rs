@@ -24,7 +24,7 @@ pub async fn recover_operator_token(config: &Config, clock: std::sync::Arc<dyn C
 pub async fn recover_master_key(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<()> {
     let home = Home::of(config)?;
     let opened = open_existing(config, clock).await?;
-    let taken = unlock(&master_key(config, &home), Unfit::Adopt, &*opened.store, &*opened.clock).await;
+    let taken = unlock(&master_key(config, &home), None, Unfit::Adopt, &*opened.store, &*opened.clock).await;
     opened.store.close().await;
     taken.map(drop)
 }

@@ -1,7 +1,7 @@
 //! Cases of configured entities.
 
 use super::*;
-use crate::StoreError;
+use crate::{Reseal, StoreError};
 use carillon_core::job::Settlement;
 
 fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
@@ -196,6 +196,36 @@ pub async fn the_first_proof_of_the_master_key_is_kept(world: &World) {
     assert_eq!(world.store.generation().await.unwrap(), generation, "nothing was configured");
     let store = world.reopened().await;
     assert_eq!(store.sealed_proof().await.unwrap().as_deref(), Some("six"));
+}
+
+pub async fn sealed_values_are_replaced_together_or_not_at_all(world: &World) {
+    let (tenant, store) = (world.tenant.0, &world.store);
+    let (one, two) = (world.put(tenant, Kind::Key, "one").await, world.put(tenant, Kind::Key, "two").await);
+    store.keep_proof("before".to_owned(), None).await.unwrap();
+    let anew = |entity: &Entity, version: i64| PutEntity {
+        doc: json!({"sealed": "anew"}),
+        now: entity.updated_at,
+        ..an_entity(tenant, Kind::Key, &entity.name, Precondition::Version(version))
+    };
+    let reseal = async |entities: Vec<PutEntity>, instead_of: &str| {
+        let (proof, instead_of) = ("after".to_owned(), instead_of.to_owned());
+        store.reseal(Reseal { entities, proof, instead_of, without_servers: Some(LEASE) }).await
+    };
+    let generation = store.generation().await.unwrap();
+    let stale = vec![anew(&one, one.version), anew(&two, two.version + 1)];
+    assert!(is_conflict(reseal(stale, "before").await), "one of them was changed meanwhile");
+    assert!(
+        is_conflict(reseal(vec![anew(&one, one.version)], "another").await),
+        "the master key was changed meanwhile"
+    );
+    assert_eq!(store.generation().await.unwrap(), generation, "nothing has changed");
+    assert_eq!(store.sealed_proof().await.unwrap().as_deref(), Some("before"));
+
+    reseal(vec![anew(&one, one.version), anew(&two, two.version)], "before").await.unwrap();
+    assert_eq!(store.sealed_proof().await.unwrap().as_deref(), Some("after"));
+    let changed = store.changes(generation).await.unwrap().expect("it was a moment ago").changed;
+    assert_eq!(changed.len(), 2, "other nodes see it");
+    assert!(changed.iter().all(|entity| entity.doc == json!({"sealed": "anew"})), "{changed:?}");
 }
 
 pub async fn survives_reopening(world: &World) {

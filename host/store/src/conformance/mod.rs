@@ -102,7 +102,7 @@ macro_rules! conformance {
                 put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change, a_change_is_read_without_the_rest,
                 delete_frees_the_name_and_not_the_id, delete_waits_for_unfinished_jobs, deleted_group_is_emptied_by_prune,
                 components_are_kept_while_a_plugin_names_them, a_plugin_goes_only_if_nothing_has_changed,
-                the_first_proof_of_the_master_key_is_kept, survives_reopening,
+                the_first_proof_of_the_master_key_is_kept, sealed_values_are_replaced_together_or_not_at_all, survives_reopening,
             ]
             audit: [
                 an_entry_is_written_with_its_change_and_not_without, entries_are_found_by_what_they_name,

@@ -119,17 +119,17 @@ async fn suspension_and_deletion_of_a_tenant_and_the_refusals_between_have_entri
     let host = TestHost::start().await;
     let acme = host.api.tenant("acme").await;
     acme.put_group("g", json!({})).await;
-    host.api.post("/v1/tenants/acme/suspend", Value::Null).await.ok();
+    host.api.post("/v1/tenants/acme/suspend", json!({})).await.ok();
     let suspended = newest(&host.api).await;
     assert_eq!((&suspended["verb"], &suspended["tenant"]), (&json!("tenant.suspend"), &json!("acme")));
     assert_eq!((&suspended["changed"], &suspended["outcome"]), (&json!(["/suspended"]), &json!("done")));
-    host.api.post("/v1/tenants/acme/suspend", Value::Null).await.ok();
+    host.api.post("/v1/tenants/acme/suspend", json!({})).await.ok();
     assert_eq!(newest(&host.api).await, suspended, "nothing changed");
     acme.get("/v1/groups").await.problem(403);
     let refused = newest(&host.api).await;
     assert_eq!((&refused["outcome"], &refused["tenant"]), (&json!("forbidden"), &json!("acme")));
     assert_eq!(refused["actor"]["kind"], "token");
-    host.api.post("/v1/tenants/acme/resume", Value::Null).await.ok();
+    host.api.post("/v1/tenants/acme/resume", json!({})).await.ok();
     assert_eq!(verbs(&all_entries(&acme).await)[..3], ["tenant.resume", "request", "tenant.suspend"]);
 
     host.api.delete("/v1/tenants/acme").await.expect(204);

@@ -16,7 +16,7 @@ use super::master_key::{MasterKey, Unfit, new_proof, unlock};
 use super::secrets::{Sealed, SealedUnder, Vault};
 use carillon_core::clock::Clock;
 use carillon_core::job::TenantId;
-use carillon_store::{Entity, Kind, Precondition, PutEntity, Reseal, Store};
+use carillon_store::{Audit, Entity, Kind, Precondition, PutEntity, Reseal, Store};
 
 /// Time after its last sign of life for which a server counts as running.
 const SERVER_TTL: std::time::Duration = std::time::Duration::from_secs(30);
@@ -73,6 +73,8 @@ pub async fn rotate_master_key(
                 expect: Precondition::Version(entity.version),
                 needs: Vec::new(),
                 component: None,
+                // What it holds is the same; only the command can read both keys.
+                audit: Audit::Upkeep,
             });
         }
     }
@@ -160,7 +162,7 @@ impl Anew<'_> {
 mod tests {
     use super::*;
     use carillon_core::clock::{SystemClock, UnixMs};
-    use carillon_store::{Entities as _, Jobs as _};
+    use carillon_store::{DeleteEntity, Entities as _, Jobs as _};
     use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 
     #[tokio::test]
@@ -173,18 +175,18 @@ mod tests {
         let [old, new] = keys.map(|path| MasterKey::File("--file", path));
         let vault = unlock(&old, None, Unfit::Refuse, &store, &SystemClock).await.unwrap();
         let put = async |tenant, kind, name: &str, doc| {
-            let (name, now, expect) = (name.to_owned(), UnixMs(1), Precondition::Nothing);
-            store
-                .put(PutEntity { tenant, kind, name, doc, now, expect, needs: Vec::new(), component: None })
-                .await
-                .unwrap()
+            let (name, now, expect, audit) = (name.to_owned(), UnixMs(1), Precondition::Nothing, Audit::Upkeep);
+            let put = PutEntity { tenant, kind, name, doc, now, expect, needs: Vec::new(), component: None, audit };
+            store.put(put).await.unwrap().done
         };
         for name in ["stays", "goes"] {
             let tenant = put(0, Kind::Tenant, name, serde_json::json!({})).await.id;
             let sealed = vault.seal(&key_owner(TenantId(tenant), "k"), b"secret", &SystemClock).unwrap();
             put(tenant, Kind::Key, "k", serde_json::json!({"kind": "secret", "sealed": sealed})).await;
         }
-        assert!(store.delete(0, Kind::Tenant, "goes".to_owned(), UnixMs(2), None).await.unwrap());
+        let (name, audit) = ("goes".to_owned(), Audit::Upkeep);
+        let gone = DeleteEntity { tenant: 0, kind: Kind::Tenant, name, now: UnixMs(2), generation: None, audit };
+        assert!(store.delete(gone).await.unwrap().done);
         let rotated = rotate_master_key(&old, &new, Servers::Stopped, &store, &SystemClock).await.unwrap();
         assert_eq!(rotated, SealedValues { old: 1, ..SealedValues::default() });
         let after = sealed_values(&new, None, &store, &SystemClock).await.unwrap();

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::bulks::Bulk;
 use super::decode::{plugin_of, read};
-use super::entities::{Group, GroupDoc, Key, PluginVersion, StoredTenant, Tenant};
+use super::entities::{Group, GroupDoc, Key, PluginVersion, SHARED, StoredTenant, Tenant};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};
 use super::quotas::Ledger;
@@ -141,7 +141,7 @@ impl CatalogState {
         prepared: Option<PreparedTenant>,
         vault: &Vault,
     ) -> anyhow::Result<()> {
-        if entity.kind != Kind::Tenant && !self.is_owner_known(entity.tenant) {
+        if !self.is_owner_known(entity.tenant) {
             let (kind, name) = (entity.kind.as_str(), &entity.name);
             tracing::debug!(tenant = entity.tenant, kind, name, "ignored an entity of a deleted tenant");
             return Ok(());
@@ -169,9 +169,9 @@ impl CatalogState {
         self.known.insert(id, known);
     }
 
-    /// Returns whether the store has a tenant of this number, even one that cannot be read.
-    fn is_owner_known(&self, tenant: i64) -> bool {
-        self.known.get(&tenant).is_some_and(|(_, _, kind, _)| *kind == Kind::Tenant)
+    /// Returns whether the store has a tenant of this number, even one that cannot be read. Tenants and shared plugins have no owner.
+    fn is_owner_known(&self, owner: i64) -> bool {
+        owner == SHARED.0 || self.known.get(&owner).is_some_and(|(_, _, kind, _)| *kind == Kind::Tenant)
     }
 
     fn apply_readable(

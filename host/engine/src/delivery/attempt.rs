@@ -24,6 +24,7 @@ pub use self::fuzzing::read_retry_after;
 pub use self::interruption::Interruption;
 pub use self::lease_end::LeaseEnd;
 pub(crate) use self::recorder::AttemptRecorder;
+use self::recorder::micros;
 pub use self::snapshot::{AttemptSnapshot, Evaluation, NotReplayable};
 use crate::delivery::receiver::{Destination, Pass, Postponed, Receivers};
 use crate::delivery::send::{Answer, Envelope, Outgoing, Requester, Sender, Sent};
@@ -396,8 +397,4 @@ impl AttemptExecutor {
         let groups = group.effective.as_ref().map(|effective| effective.limits.timeout).ok();
         own.or(groups).unwrap_or(self.delivery.timeout.get()).min(self.delivery.max_timeout.get())
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,10 @@
 //! Recorder of an attempt: collects the record while the attempt is made.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::{micros, seed_of};
+use super::seed_of;
 use crate::delivery::send::Answer;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -84,4 +86,9 @@ impl AttemptRecorder {
             detail: self.detail,
         }
     }
+}
+
+/// Returns a duration in whole microseconds.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

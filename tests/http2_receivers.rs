@@ -1,6 +1,7 @@
 //! Deliveries over HTTP/2, which receivers choose in the handshake: one connection carries many requests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::Version;
 use hyper::http::Response;
@@ -97,15 +98,15 @@ async fn receiver_that_takes_leave_costs_no_attempt() {
 async fn connection_without_a_response_in_time_takes_no_further_requests() {
     let setup = TlsSetup { unanswered: 1, ..TlsSetup::default() };
     let (host, receiver) = (host("true").await, TlsReceiver::start(setup).await);
-    let job = json!({"url": receiver.url("/a"), "limits": {"timeout": "300ms"}});
+    let job = json!({"url": receiver.url("/a"), "limits": {"timeout": "2s"}});
     assert_eq!(once(&host, job).await["last_error"], "send.timeout");
     assert_eq!(once(&host, json!({"url": receiver.url("/b")})).await["state"], "succeeded");
     let connections: Vec<_> = receiver.arrivals().iter().map(|arrival| arrival.connection).collect();
     assert_eq!(connections, [0, 1]);
 }
 
-/// A receiver of HTTP/2 that refuses the first request of its first connections, and then answers; returns its port.
-async fn refusing(connections: usize, reason: h2::Reason) -> u16 {
+/// A receiver of HTTP/2 that refuses its first requests, and then answers; returns its port.
+async fn refusing(requests: usize, reason: h2::Reason) -> u16 {
     drop(rustls::crypto::ring::default_provider().install_default());
     let chain = CertificateDer::pem_file_iter(tls_file("server.pem")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(tls_file("server.key")).unwrap();
@@ -114,13 +115,14 @@ async fn refusing(connections: usize, reason: h2::Reason) -> u16 {
     let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        for number in 0.. {
+        let seen = Arc::new(AtomicUsize::new(0));
+        loop {
             let Ok((stream, _)) = listener.accept().await else { return };
-            let acceptor = acceptor.clone();
+            let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
                 while let Some(Ok((_request, mut respond))) = connection.accept().await {
-                    if number < connections {
+                    if seen.fetch_add(1, Ordering::SeqCst) < requests {
                         respond.send_reset(reason);
                     } else {
                         drop(respond.send_response(Response::new(()), true));
@@ -135,12 +137,12 @@ async fn refusing(connections: usize, reason: h2::Reason) -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_that_the_receiver_has_not_processed_is_made_again_once() {
     let host = host("true").await;
-    for (connections, reason, state) in [
+    for (requests, reason, state) in [
         (1, h2::Reason::REFUSED_STREAM, "succeeded"),
         (2, h2::Reason::REFUSED_STREAM, "dead"),
         (1, h2::Reason::INTERNAL_ERROR, "dead"),
     ] {
-        let port = refusing(connections, reason).await;
+        let port = refusing(requests, reason).await;
         let job = once(&host, json!({"url": format!("https://localhost:{port}/")})).await;
         assert_eq!((&job["state"], &job["attempt_count"]), (&json!(state), &json!(1)), "{reason}: {job}");
         if state == "dead" {

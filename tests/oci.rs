@@ -22,7 +22,7 @@ const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const USERS: &str = "me:$2b$04$lQoya432VYacPRt4a7/WnuxVmFLJ38Kj9lW.YAIeVfUp7iNHoYkma\n";
 
 fn sha256(bytes: &[u8]) -> String {
-    carillon_policy::Digest::of(bytes).to_string()
+    carillon_policy::Digest::from_bytes(bytes).to_string()
 }
 
 async fn plugin(verb: &str, reference: &str, file: &Path, more: &[&str], environment: &[(&str, &str)]) -> Finished {

@@ -20,16 +20,16 @@ from carillon._calls.schedules import ScheduleFields
 
 #: What the fields of a request's document are, by its name.
 DOCUMENTS: dict[str, Any] = {
-    "JobDoc": FollowUp,
+    "JobInput": FollowUp,
     "JobLimits": Limits,
-    "GroupDoc": types.GroupFields,
-    "LimitsDoc": types.GroupLimits,
-    "UseDoc": types.PolicyPlugin,
-    "CandidateDoc": types.PolicyFields,
-    "FilterDoc": Filter,
-    "QuotaDoc": types.Quota,
-    "EgressDoc": types.EgressQuota,
-    "ScheduleDoc": ScheduleFields,
+    "GroupInput": types.GroupFields,
+    "LimitsInput": types.GroupLimits,
+    "UseInput": types.PolicyPlugin,
+    "VersionInput": types.PolicyFields,
+    "FilterInput": Filter,
+    "QuotaInput": types.Quota,
+    "EgressInput": types.EgressQuota,
+    "ScheduleInput": ScheduleFields,
 }
 
 #: What responses are read as, by the name of their schema.
@@ -142,9 +142,9 @@ def described(document: dict[str, Any], schema: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_can_be_asked_for(document: dict[str, Any], name: str) -> None:
     known = set(DOCUMENTS[name].__optional_keys__)
-    if name == "JobDoc":
+    if name == "JobInput":
         known = known - {"payload_bytes"} | {"payload_base64"}
-    if name == "ScheduleDoc":
+    if name == "ScheduleInput":
         known |= {"group", "cron", "job"}
     assert known == set(named(document, name))
     assert FollowUp.__optional_keys__ - JobFields.__optional_keys__ == {"group"}

@@ -137,7 +137,7 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn of(body: Body, client: &Client) -> Body {
+    pub(super) fn wrap(body: Body, client: &Client) -> Body {
         Body::new(Self { body, client: client.clone(), gone: None })
     }
 }
@@ -206,7 +206,7 @@ mod tests {
             let read = tokio::io::AsyncReadExt::read_u8(&mut never).await;
             Some((read.map(|byte| Bytes::from(vec![byte])), never))
         });
-        let body = RequestBody::of(Body::from_stream(stream), &client);
+        let body = RequestBody::wrap(Body::from_stream(stream), &client);
         let reading = tokio::spawn(axum::body::to_bytes(body, usize::MAX));
         drop(listening);
         reading.await.unwrap().unwrap_err();

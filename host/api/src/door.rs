@@ -108,7 +108,7 @@ impl Door {
             };
         }
         let (client, listening) = Listening::begin();
-        let mut request = request.map(|body| RequestBody::of(body, &client));
+        let mut request = request.map(|body| RequestBody::wrap(body, &client));
         request.extensions_mut().insert(client);
         let (router, held) = (self.router.clone(), request.extensions().get::<Held>().cloned());
         let handler = Handler::new(&self.handlers, async move {

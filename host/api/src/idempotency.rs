@@ -56,7 +56,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Id
         let path = request.uri().path().to_owned();
         let body = read(request).await?;
         let doc = parse_body(body.clone()).await?;
-        let key = off_thread(body.len(), move || key.map(|key| Key::of(key, &path, &body))).await?;
+        let key = off_thread(body.len(), move || key.map(|key| Key::new(key, &path, &body))).await?;
         Ok(Self { doc, key })
     }
 }
@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequest<S> for Keyed {
         let key = key_of(request.headers())?;
         let path = request.uri().path().to_owned();
         let body = read(request).await?;
-        Ok(Self(key.map(|key| Key::of(key, &path, &body))))
+        Ok(Self(key.map(|key| Key::new(key, &path, &body))))
     }
 }
 
@@ -111,7 +111,7 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 impl Key {
-    fn of(key: String, path: &str, body: &[u8]) -> Self {
+    fn new(key: String, path: &str, body: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(path.as_bytes()).chain_update([0]).chain_update(body).finalize();
         Self { key, fingerprint: hex::encode(digest) }
     }

@@ -61,7 +61,7 @@ use self::openapi::{Description, Rendered};
 pub use self::pools::{PoolSizes, Pools};
 use self::query::KnownParameters;
 pub use self::v1::health::BacklogCount;
-pub use self::v1::keys::KeyDoc;
+pub use self::v1::keys::KeyInput;
 use self::v1::{
     attempts, audit as audit_log, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases,
     nodes, plugins, quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens,
@@ -183,10 +183,10 @@ pub fn router(api: &Arc<ApiState>) -> Router {
         document.merge(described);
         (requirement, routes)
     });
-    let known = Arc::new(KnownParameters::of(&document));
+    let known = Arc::new(KnownParameters::from_description(&document));
     let mut open = Router::new().merge(open);
     if api.config.open.openapi {
-        let Description { v3_1, v3_0 } = Description::of(&document);
+        let Description { v3_1, v3_0 } = Description::from_routes(&document);
         open = open.route("/openapi.json", get_document(&v3_1)).route("/openapi-3.0.json", get_document(&v3_0));
     }
     let open = open.route_layer(from_fn_with_state(Arc::clone(&known), check_open));

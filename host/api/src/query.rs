@@ -58,7 +58,7 @@ enum Form {
 
 impl KnownParameters {
     /// Reads them from the API's description, before parameters are components.
-    pub(super) fn of(routes: &utoipa::openapi::OpenApi) -> Self {
+    pub(super) fn from_description(routes: &utoipa::openapi::OpenApi) -> Self {
         let document = serde_json::to_value(routes).unwrap_or_default();
         let mut known = HashMap::new();
         for (path, methods) in document["paths"].as_object().into_iter().flatten() {
@@ -66,7 +66,7 @@ impl KnownParameters {
                 let Ok(method) = method.to_ascii_uppercase().parse::<Method>() else { continue };
                 let parameters = operation["parameters"].as_array().into_iter().flatten();
                 let parameters = parameters.filter(|parameter| parameter["in"] == "query");
-                known.insert((method, path.clone()), parameters.filter_map(Known::of).collect());
+                known.insert((method, path.clone()), parameters.filter_map(Known::from_description).collect());
             }
         }
         Self(known)
@@ -93,7 +93,7 @@ impl KnownParameters {
 }
 
 impl Known {
-    fn of(parameter: &Value) -> Option<Self> {
+    fn from_description(parameter: &Value) -> Option<Self> {
         let schema = &parameter["schema"];
         let has_type = |kind: &str| {
             schema["type"] == kind || schema["type"].as_array().is_some_and(|types| types.iter().any(|it| it == kind))
@@ -177,7 +177,11 @@ mod tests {
             labels,
             json!({"in": "path", "name": "group", "schema": {"type": "string"}}),
         ];
-        let known = parameters.iter().filter(|parameter| parameter["in"] == "query").filter_map(Known::of).collect();
+        let known = parameters
+            .iter()
+            .filter(|parameter| parameter["in"] == "query")
+            .filter_map(Known::from_description)
+            .collect();
         KnownParameters(HashMap::from([
             ((Method::GET, "/jobs".to_owned()), known),
             ((Method::POST, "/jobs".to_owned()), Vec::new()),

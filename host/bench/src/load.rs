@@ -85,7 +85,7 @@ impl Bench {
         self.wait_behind(&server, sink).await?;
         let requests = requests(&vec![self.job(sink); self.jobs], *size)?;
         sink.reset().await?;
-        let (before, sink_before) = (server.usage(), Usage::of(sink.pid));
+        let (before, sink_before) = (server.usage(), Usage::for_process(sink.pid));
         let bar = self.bar("deliver", self.jobs)?;
         let stopwatch = Stopwatch::start();
         let accepted = ProgressBar::hidden();
@@ -97,7 +97,7 @@ impl Bench {
         ensure!(tally.count == self.jobs as u64, "{} deliveries arrived for {} jobs", tally.count, self.jobs);
         let row = Row::new(&format!("deliver, signed; {name}")).rate(self.jobs, elapsed).server(before, server.usage());
         let row = row.figure("accepted_s", accepting.as_secs_f64());
-        Ok(row.figure("sink_cpu_s", Usage::of(sink.pid).cpu - sink_before.cpu))
+        Ok(row.figure("sink_cpu_s", Usage::for_process(sink.pid).cpu - sink_before.cpu))
     }
 
     /// Submits jobs to `groups` groups in turn; returns the time until every delivery has arrived.

@@ -171,7 +171,7 @@ impl Server {
 
     /// Returns the server's usage so far.
     pub(super) fn usage(&self) -> Usage {
-        self.nodes.iter().map(|node| Usage::of(node.id())).fold(Usage::default(), Usage::and)
+        self.nodes.iter().map(|node| Usage::for_process(node.id())).fold(Usage::default(), Usage::and)
     }
 }
 
@@ -221,7 +221,7 @@ impl Usage {
         Self { cpu: self.cpu + other.cpu, rss: self.rss + other.rss }
     }
 
-    pub(super) fn of(pid: u32) -> Self {
+    pub(super) fn for_process(pid: u32) -> Self {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         Self { cpu: cpu_seconds(&read("stat")).unwrap_or(0.0), rss: rss_mib(&read("status")).unwrap_or(0.0) }
     }

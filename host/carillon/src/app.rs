@@ -155,7 +155,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (home, tls) = (Home::of(&config)?, server_tls(&config)?);
+        let (home, tls) = (Home::new(&config)?, server_tls(&config)?);
         let opened = open_store(&config, clock).await?;
         let store = Arc::clone(&opened.store);
         let started = Self::start_on(opened, config, &home, tls, times, first_token).await;

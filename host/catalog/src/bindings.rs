@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::audit::Cause;
 use super::change::Decision;
-use super::entities::GroupDoc;
+use super::entities::GroupRecord;
 use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
 use super::{Action, Author, Binding, Catalog, CatalogError, Group, Initiator, Rollout, Shadow, Written, document};
@@ -280,7 +280,7 @@ impl Catalog {
         cause: &Cause<'_>,
         tenant: TenantId,
         name: &str,
-        change: impl Fn(Option<&Group>) -> Result<GroupDoc, CatalogError>,
+        change: impl Fn(Option<&Group>) -> Result<GroupRecord, CatalogError>,
     ) -> Result<Arc<Group>, CatalogError> {
         let decide = |before: Option<&Group>| {
             let doc = change(before)?;
@@ -371,14 +371,14 @@ impl Catalog {
 
 impl Group {
     /// Returns the document to store after a change of the group's versions.
-    pub(super) fn moved(&self, change: impl FnOnce(&mut Rollout)) -> GroupDoc {
+    pub(super) fn moved(&self, change: impl FnOnce(&mut Rollout)) -> GroupRecord {
         let mut rollout = self.rollout.as_ref().clone();
         if self.pins() {
             rollout.pin();
         }
         change(&mut rollout);
         let policy = with_roles(&self.own.value(), &rollout.active.policy.value());
-        GroupDoc { policy, paused: self.paused, rollout: Some(rollout) }
+        GroupRecord { policy, paused: self.paused, rollout: Some(rollout) }
     }
 
     /// Returns whether the group's jobs keep the version that was in force at their acceptance.

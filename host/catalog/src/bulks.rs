@@ -64,7 +64,7 @@ impl BulkAction {
 
 /// Stored form of a bulk change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BulkDoc {
+pub struct BulkRecord {
     /// Action on each job.
     #[serde(flatten)]
     pub action: BulkAction,
@@ -94,7 +94,7 @@ pub struct Bulk {
     /// Time of the request.
     pub created_at: UnixMs,
     /// Stored form, with the progress.
-    pub doc: BulkDoc,
+    pub doc: BulkRecord,
 }
 
 impl Bulk {

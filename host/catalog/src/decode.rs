@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::entities::{PluginVersion, SHARED};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
-use carillon_policy::PluginDoc;
+use carillon_policy::PluginRecord;
 use carillon_policy::binding::PluginName;
 use carillon_policy::config_schema::Schema;
 use carillon_store::Entity;
@@ -28,7 +28,7 @@ pub(super) fn plugin_version(
     name: String,
     version: &str,
     builtin: bool,
-    doc: PluginDoc,
+    doc: PluginRecord,
     created_at: UnixMs,
 ) -> anyhow::Result<PluginVersion> {
     let version =

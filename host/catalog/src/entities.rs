@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::plan_cache::PlanCell;
 use super::secrets::Sealed;
-use super::signers::{SignerDoc, Signers};
+use super::signers::{SignerInput, Signers};
 use super::versions::Rollout;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, TenantId};
-use carillon_policy::binding::{Document, Effective, Invalid, Quota, QuotaDoc};
+use carillon_policy::binding::{Document, Effective, Invalid, Quota, QuotaInput};
 use carillon_policy::config_schema::{self, Schema};
-use carillon_policy::{KeyKind, KeyMaterial, KeyOrigins, PluginDoc, Quarantine, Watch};
+use carillon_policy::{KeyKind, KeyMaterial, KeyOrigins, PluginRecord, Quarantine, Watch};
 
 /// Tenant: an isolation boundary.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub struct Tenant {
 
 impl Tenant {
     /// Returns the settings, as a client puts them.
-    pub(super) fn doc(&self) -> TenantDoc {
+    pub(super) fn doc(&self) -> TenantRecord {
         let (defaults, quota) = (self.defaults.clone(), self.quota.doc.clone());
-        TenantDoc { defaults, quota, plugin_signers: self.signers.docs() }
+        TenantRecord { defaults, quota, plugin_signers: self.signers.docs() }
     }
 }
 
@@ -49,23 +49,23 @@ impl Tenant {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredTenant {
     #[serde(flatten)]
-    pub(super) doc: TenantDoc,
+    pub(super) doc: TenantRecord,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) suspended: bool,
 }
 
 /// Settings of a tenant, as a client puts them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct TenantDoc {
+pub struct TenantRecord {
     /// Settings that its groups inherit, in the form of a group's policy: an object.
     #[serde(default)]
     pub defaults: Value,
     /// Bounds on what its groups use together.
     #[serde(default)]
-    pub quota: QuotaDoc,
+    pub quota: QuotaInput,
     /// Signers whose plugins it accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub plugin_signers: Vec<SignerDoc>,
+    pub plugin_signers: Vec<SignerInput>,
 }
 
 /// Group of jobs.
@@ -163,7 +163,7 @@ impl Group {
 
 /// Stored form of a group.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct GroupDoc {
+pub(super) struct GroupRecord {
     pub(super) policy: Value,
     #[serde(default)]
     pub(super) paused: bool,
@@ -234,7 +234,7 @@ impl KeyVersion {
 
 /// Stored form of a key.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct KeyDoc {
+pub(super) struct KeyRecord {
     #[serde(flatten)]
     pub(super) newest: SealedVersion,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -302,7 +302,7 @@ pub struct PluginVersion {
     /// Whether an operator shares it with tenants.
     pub shared: bool,
     /// Its stored description.
-    pub doc: PluginDoc,
+    pub doc: PluginRecord,
     pub(super) schema: Schema,
     /// Time of the upload.
     pub created_at: UnixMs,

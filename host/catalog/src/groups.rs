@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
-use super::entities::GroupDoc;
+use super::entities::GroupRecord;
 use super::versions::roles_of;
 use super::{Action, Author, Catalog, CatalogError, CheckBudget, Group, Rollout, Tenant, validation};
 use carillon_core::audit::{Origin, Verb};
@@ -144,7 +144,7 @@ impl Catalog {
                     *before.lock().unwrap_or_else(PoisonError::into_inner) = Some((now.is_none(), policy_before));
                     let Some(group) = now else {
                         let rollout = Some(Rollout::first(version(1), author));
-                        return Ok(GroupDoc { policy: own.clone(), paused: false, rollout });
+                        return Ok(GroupRecord { policy: own.clone(), paused: false, rollout });
                     };
                     if !matches!(written, Written::Declared(_)) {
                         keeps_signing(group, &own, &effective)?;
@@ -155,7 +155,7 @@ impl Catalog {
                             rollout.advance(next, Action::Bind, author, self.now());
                         }
                     });
-                    Ok(GroupDoc { policy: own.clone(), ..moved })
+                    Ok(GroupRecord { policy: own.clone(), ..moved })
                 })
                 .await;
             if is_stale.into_inner() {
@@ -212,7 +212,8 @@ impl Catalog {
     /// Returns [`CatalogError::Gone`] if the group is removed at the same moment.
     pub async fn set_paused(&self, group: &Group, paused: bool, origin: &Origin) -> Result<(), CatalogError> {
         let cause = Cause::change(origin, if paused { Verb::GROUP_PAUSE } else { Verb::GROUP_RESUME });
-        let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(CatalogError::Gone)?.moved(|_| ()) });
+        let change =
+            |group: Option<&Group>| Ok(GroupRecord { paused, ..group.ok_or(CatalogError::Gone)?.moved(|_| ()) });
         self.change_group(&cause, group.tenant.id, &group.name, change).await.map(drop)
     }
 

@@ -1,7 +1,7 @@
 //! Bounds of a key's use: the groups that it is granted to, and the origins that it may go to.
 
 use super::audit::Cause;
-use super::entities::{KeyDoc, SealedVersion};
+use super::entities::{KeyRecord, SealedVersion};
 use super::{Catalog, CatalogError, Key};
 use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
@@ -52,9 +52,9 @@ impl Catalog {
 
 impl Key {
     /// Returns the stored form of the key with these versions.
-    pub(super) fn doc(&self, newest: SealedVersion, older: Vec<SealedVersion>) -> KeyDoc {
+    pub(super) fn doc(&self, newest: SealedVersion, older: Vec<SealedVersion>) -> KeyRecord {
         let origins = self.origins.as_ref().map(|origins| origins.texts().to_vec());
-        KeyDoc { newest, older, groups: self.groups.clone(), origins, declared: self.is_declared }
+        KeyRecord { newest, older, groups: self.groups.clone(), origins, declared: self.is_declared }
     }
 
     /// Returns warnings about the key.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::audit::Cause;
-use super::entities::{KeyDoc, KeyVersion, SealedVersion};
+use super::entities::{KeyRecord, KeyVersion, SealedVersion};
 use super::key_grants::{origins_of, stored_origins};
 use super::secrets::{Sealed, Vault};
 use super::{Catalog, CatalogError, Group, Key, KeyGrants, document, validation};
@@ -115,7 +115,7 @@ impl Catalog {
             };
             let groups = groups.clone().or_else(|| before?.groups.clone());
             let origins = origins.clone().or_else(|| before?.origins.clone()).as_ref().map(|it| it.texts().to_vec());
-            Ok(KeyDoc { newest, older, groups, origins, declared })
+            Ok(KeyRecord { newest, older, groups, origins, declared })
         };
         self.change_key(&Cause::change(origin, Verb::KEY_PUT), tenant, name, change).await
     }
@@ -255,7 +255,7 @@ impl Catalog {
         cause: &Cause<'_>,
         tenant: TenantId,
         name: &str,
-        change: impl Fn(Option<&Key>) -> Result<KeyDoc, CatalogError>,
+        change: impl Fn(Option<&Key>) -> Result<KeyRecord, CatalogError>,
     ) -> Result<(), CatalogError> {
         let decide = |before: Option<&Key>| {
             let doc = change(before)?;
@@ -293,7 +293,7 @@ fn older(
 }
 
 /// Returns every sealed value of a stored key.
-pub(super) fn sealed_versions(doc: KeyDoc) -> impl Iterator<Item = Sealed> {
+pub(super) fn sealed_versions(doc: KeyRecord) -> impl Iterator<Item = Sealed> {
     std::iter::once(doc.newest).chain(doc.older).map(|version| version.sealed)
 }
 
@@ -304,7 +304,7 @@ pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
 
 /// Decrypts a stored key. A version that cannot be decrypted is listed but not usable: the server starts, and the groups that need the key
 /// wait.
-pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) -> Key {
+pub(super) fn key_of(entity: &Entity, doc: KeyRecord, tenant: &str, vault: &Vault) -> Key {
     let owner = key_owner(TenantId(entity.tenant), &entity.name);
     let origins = doc.origins.as_deref().map(stored_origins);
     let version = |stored: SealedVersion| {

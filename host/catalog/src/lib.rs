@@ -61,9 +61,9 @@ use tokio::sync::Notify;
 pub use self::audit::{AuditSink, NewAuditEntry};
 pub use self::bindings::Proposed;
 pub use self::budget::{CheckBudget, CheckLimits};
-pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
+pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkRecord};
 pub use self::by::By;
-pub use self::entities::{AccessRole, Group, Key, KeyVersion, PluginVersion, SHARED, Tenant, TenantDoc};
+pub use self::entities::{AccessRole, Group, Key, KeyVersion, PluginVersion, SHARED, Tenant, TenantRecord};
 pub use self::error::CatalogError;
 pub use self::groups::{PutGroup, Written};
 pub use self::key_grants::KeyGrants;
@@ -75,7 +75,7 @@ pub use self::rotation::{SealedValues, Servers, rotate_master_key, sealed_values
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 pub use self::shared_plugins::Sharing;
-pub use self::signers::{SignerDoc, Signers};
+pub use self::signers::{SignerInput, Signers};
 pub use self::tenants::{PutTenant, TenantPatch, TenantUsage};
 pub use self::tickets::TICKET_MAC_LEN;
 pub use self::token::{ApiToken, NewToken, TokenAuthor};
@@ -185,7 +185,7 @@ impl Catalog {
     /// Returns an error if the store fails, or holds what this version cannot read.
     pub async fn open(options: CatalogOptions) -> anyhow::Result<Self> {
         let components =
-            carillon_default_plugins::ALL.iter().map(|plugin| (Digest::of(plugin.component), plugin.component));
+            carillon_default_plugins::ALL.iter().map(|plugin| (Digest::from_bytes(plugin.component), plugin.component));
         let builtins = Builtins(components.collect());
         let now = options.clock.now();
         let mut versions = Vec::new();
@@ -213,7 +213,7 @@ impl Catalog {
             accepting: tokio::sync::Mutex::new(()),
         };
         if !catalog.state().is_tenant_known(DEFAULT_TENANT) {
-            let doc = TenantDoc { defaults: Value::Object(Map::new()), ..TenantDoc::default() };
+            let doc = TenantRecord { defaults: Value::Object(Map::new()), ..TenantRecord::default() };
             catalog.put_tenant(DEFAULT_TENANT, doc, &Origin::system()).await?;
         }
         catalog.forget_orphans().await?;

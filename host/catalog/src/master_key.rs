@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
 use super::decode::read;
-use super::entities::KeyDoc;
+use super::entities::KeyRecord;
 use super::keys::{key_owner, sealed_versions};
 use super::secrets::{MASTER_KEY_LEN, Sealed, Vault};
 use carillon_core::clock::Clock;
@@ -123,7 +123,7 @@ async fn sealed_keys(store: &dyn Store) -> anyhow::Result<Vec<(String, Sealed)>>
     let mut all = Vec::new();
     for entity in entities.iter().filter(|entity| entity.kind == Kind::Key) {
         let owner = key_owner(TenantId(entity.tenant), &entity.name);
-        let doc: KeyDoc = read(entity)?;
+        let doc: KeyRecord = read(entity)?;
         all.extend(sealed_versions(doc).map(|sealed| (owner.clone(), sealed)));
     }
     Ok(all)

@@ -15,7 +15,7 @@ use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_core::text::clean;
 use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
-use carillon_policy::{CompileBudget, Digest, LoadError, PluginDoc, Role, examine};
+use carillon_policy::{CompileBudget, Digest, LoadError, PluginRecord, Role, examine};
 use carillon_store::{Kind, Precondition, PutEntity};
 
 /// Maximum time in which an upload must describe itself and pass its golden tests.
@@ -88,7 +88,7 @@ impl Catalog {
         let full = PluginName { name, version: Some(version) };
         let hashed = component.clone();
         // A component has megabytes: the async threads have other work.
-        let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
+        let digest = tokio::task::spawn_blocking(move || Digest::from_bytes(&hashed)).await;
         let digest = digest.map_err(|error| LoadError::Description(error.to_string()))?;
         if let Some(known) = self.same(owner, &full, &digest)? {
             return self.shared_again(known, sharing.as_ref(), origin).await;
@@ -115,7 +115,7 @@ impl Catalog {
                 format!("it states the name `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
-        let (size, doc) = (described.doc.size, PluginDoc { signed_by, tenants, ..described.doc });
+        let (size, doc) = (described.doc.size, PluginRecord { signed_by, tenants, ..described.doc });
         let (cause, name) = (Cause::change(origin, Verb::PLUGIN_PUT), full.to_string());
         let entity = self.entity(&cause, owner, Kind::Plugin, &name, document(&doc), Precondition::Nothing);
         let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
@@ -194,7 +194,7 @@ impl Catalog {
                 return Err(Invalid::at("/deprecated", "`deprecated` must not be empty").into());
             }
         }
-        let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
+        let doc = document(&PluginRecord { deprecated, ..plugin.doc.clone() });
         let full = plugin.full_name();
         let needs = vec![(tenant.0, full.clone())];
         let cause = Cause::change(origin, Verb::PLUGIN_DEPRECATE);

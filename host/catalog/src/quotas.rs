@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Catalog, TenantUsage};
 use carillon_core::job::TenantId;
 use carillon_core::limits::{QuotaExceeded, TenantLimits, json_len};
-use carillon_policy::binding::QuotaDoc;
+use carillon_policy::binding::QuotaInput;
 use carillon_store::Kind;
 
 /// Name of a bound in a tenant's quota, and the setting of its default.
@@ -97,7 +97,7 @@ pub(super) fn is_of_operator(kind: Kind, doc: &Value) -> bool {
 }
 
 /// Returns the tenants' limits with a quota over them.
-pub(super) fn limits(defaults: TenantLimits, quota: &QuotaDoc) -> TenantLimits {
+pub(super) fn limits(defaults: TenantLimits, quota: &QuotaInput) -> TenantLimits {
     let plugins = quota.plugins.and_then(|plugins| u64::try_from(plugins).ok());
     TenantLimits {
         jobs: quota.jobs.unwrap_or(defaults.jobs),

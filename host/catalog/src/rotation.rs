@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::decode::read;
 use super::document;
-use super::entities::{KeyDoc, SealedVersion};
+use super::entities::{KeyRecord, SealedVersion};
 use super::keys::key_owner;
 use super::master_key::{MasterKey, Unfit, new_proof, unlock};
 use super::secrets::{Sealed, SealedUnder, Vault};
@@ -127,9 +127,9 @@ impl Anew<'_> {
         }
     }
 
-    fn key(&mut self, entity: &Entity, doc: KeyDoc) -> anyhow::Result<serde_json::Value> {
+    fn key(&mut self, entity: &Entity, doc: KeyRecord) -> anyhow::Result<serde_json::Value> {
         let owner = key_owner(TenantId(entity.tenant), &entity.name);
-        let KeyDoc { newest, older, groups, origins, declared } = doc;
+        let KeyRecord { newest, older, groups, origins, declared } = doc;
         // The entity gets another version, from which a value without a number would take its own.
         let newest = SealedVersion {
             sealed: self.value(&owner, newest.sealed)?,
@@ -141,7 +141,7 @@ impl Anew<'_> {
             .into_iter()
             .map(|version| Ok(SealedVersion { sealed: self.value(&owner, version.sealed)?, ..version }))
             .collect::<anyhow::Result<_>>()?;
-        Ok(document(&KeyDoc { newest, older, groups, origins, declared }))
+        Ok(document(&KeyRecord { newest, older, groups, origins, declared }))
     }
 
     fn value(&mut self, owner: &str, sealed: Sealed) -> anyhow::Result<Sealed> {

@@ -70,7 +70,7 @@ pub struct ScheduleSpec {
 
 /// Stored form of a schedule.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ScheduleDoc {
+pub(super) struct ScheduleRecord {
     pub(super) spec: ScheduleSpec,
     pub(super) paused: bool,
     pub(super) since: UnixMs,
@@ -120,7 +120,7 @@ impl ScheduleSpec {
 }
 
 impl Schedule {
-    pub(super) fn of(entity: &Entity, doc: ScheduleDoc) -> Self {
+    pub(super) fn from_record(entity: &Entity, doc: ScheduleRecord) -> Self {
         Self {
             id: entity.id,
             tenant: TenantId(entity.tenant),
@@ -135,9 +135,9 @@ impl Schedule {
         }
     }
 
-    fn doc(&self) -> ScheduleDoc {
+    fn doc(&self) -> ScheduleRecord {
         let anchor = self.timetable.as_ref().map_or(self.since, |timetable| timetable.anchor);
-        ScheduleDoc { spec: self.spec.clone(), paused: self.paused, since: self.since, anchor }
+        ScheduleRecord { spec: self.spec.clone(), paused: self.paused, since: self.since, anchor }
     }
 }
 
@@ -198,9 +198,9 @@ impl Catalog {
                 Some(before) if before.spec.ticks_like(&spec) => {
                     let doc = before.doc();
                     let since = if was_paused && !paused { now } else { doc.since };
-                    ScheduleDoc { spec, paused, since, ..doc }
+                    ScheduleRecord { spec, paused, since, ..doc }
                 }
-                _ => ScheduleDoc { spec, paused, since: now, anchor: now },
+                _ => ScheduleRecord { spec, paused, since: now, anchor: now },
             };
             let expect = before.map_or(Precondition::Nothing, |before| Precondition::Version(before.version));
             Ok(self.entity(&cause, tenant, Kind::Schedule, name, document(&doc), expect).into())
@@ -219,7 +219,7 @@ impl Catalog {
         let decide = |before: Option<&Schedule>| {
             let before = before.ok_or(CatalogError::Gone)?;
             let since = if before.paused && !paused { now } else { before.since };
-            let doc = document(&ScheduleDoc { paused, since, ..before.doc() });
+            let doc = document(&ScheduleRecord { paused, since, ..before.doc() });
             let expect = Precondition::Version(before.version);
             Ok(self.entity(&cause, tenant, Kind::Schedule, name, doc, expect).into())
         };

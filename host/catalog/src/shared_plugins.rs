@@ -12,7 +12,7 @@ use super::entities::SHARED;
 use super::{Catalog, CatalogError, PluginVersion, document};
 use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
-use carillon_policy::PluginDoc;
+use carillon_policy::PluginRecord;
 use carillon_policy::binding::{Invalid, PluginName};
 use carillon_store::{Kind, Precondition, PutEntity};
 
@@ -65,7 +65,7 @@ impl Catalog {
                 return Err(CatalogError::Conflict(format!("{user} {verb} it")));
             }
             let full = plugin.full_name();
-            let doc = document(&PluginDoc { tenants, ..plugin.doc.clone() });
+            let doc = document(&PluginRecord { tenants, ..plugin.doc.clone() });
             let needs = vec![(SHARED.0, full.clone())];
             let cause = Cause::change(origin, Verb::PLUGIN_SHARE);
             let put = self.entity(&cause, SHARED, Kind::Plugin, &full, doc, Precondition::Anything);

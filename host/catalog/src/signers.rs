@@ -20,7 +20,7 @@ const MOST: usize = 32;
 /// Signer whose plugins a tenant accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SignerDoc {
+pub struct SignerInput {
     /// Name of the signer, which the plugins that it has signed show.
     pub name: String,
     /// Ed25519 public key in PEM (RFC 8410), as `openssl pkey -pubout` writes it.
@@ -29,14 +29,14 @@ pub struct SignerDoc {
 
 /// All signers of a tenant. Without any, its plugins need no signature.
 #[derive(Clone, Debug, Default)]
-pub struct Signers(Vec<(SignerDoc, VerifyingKey)>);
+pub struct Signers(Vec<(SignerInput, VerifyingKey)>);
 
 impl Signers {
-    pub(super) fn parse(docs: Vec<SignerDoc>) -> Result<Self, Invalid> {
+    pub(super) fn parse(docs: Vec<SignerInput>) -> Result<Self, Invalid> {
         if docs.len() > MOST {
             return Err(Invalid::at("", format!("`plugin_signers` must have at most {MOST} entries")));
         }
-        let mut signers: Vec<(SignerDoc, VerifyingKey)> = Vec::with_capacity(docs.len());
+        let mut signers: Vec<(SignerInput, VerifyingKey)> = Vec::with_capacity(docs.len());
         for (index, doc) in docs.into_iter().enumerate() {
             check_name("signer", &doc.name).map_err(|message| Invalid::at(format!("/{index}/name"), message))?;
             if signers.iter().any(|(known, _)| known.name == doc.name) {
@@ -54,7 +54,7 @@ impl Signers {
 
     /// Returns the signers as they were put.
     #[must_use]
-    pub fn docs(&self) -> Vec<SignerDoc> {
+    pub fn docs(&self) -> Vec<SignerInput> {
         self.0.iter().map(|(doc, _)| doc.clone()).collect()
     }
 
@@ -87,9 +87,9 @@ mod tests {
 
     static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[7; 32]));
 
-    fn doc(name: &str, key: &SigningKey) -> SignerDoc {
+    fn doc(name: &str, key: &SigningKey) -> SignerInput {
         let public_key = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
-        SignerDoc { name: name.to_owned(), public_key }
+        SignerInput { name: name.to_owned(), public_key }
     }
 
     fn refused(signers: &Signers, component: &[u8], signature: Option<&str>) -> String {
@@ -119,7 +119,7 @@ mod tests {
     fn what_openssl_signs_is_signed() {
         let public_key = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAB1bhekLxUbpvwZ1k78FkHA19w8Hzlx0+YHy0yaVeSJU=\n-----END PUBLIC KEY-----\n";
         let signers =
-            Signers::parse(vec![SignerDoc { name: "o".to_owned(), public_key: public_key.to_owned() }]).unwrap();
+            Signers::parse(vec![SignerInput { name: "o".to_owned(), public_key: public_key.to_owned() }]).unwrap();
         // Made with `openssl pkeyutl -sign -rawin`.
         let signature = "/EQ8C2lMJ0JLVoCNQJyZwASD2uZ9i5qBPgfzcEWIJPffSiP9UmAqI6Z9kkZkfqL6QVqF94LHY2UCmsvNGqV8Bg==";
         assert_eq!(signers.verify(b"component", Some(signature)).unwrap().as_deref(), Some("o"));
@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn keys_are_looked_at() {
-        let pointer = |docs: Vec<SignerDoc>| Signers::parse(docs).unwrap_err().pointer;
-        let odd = SignerDoc { public_key: "ssh-ed25519 AAAA".to_owned(), ..doc("a", &KEY) };
+        let pointer = |docs: Vec<SignerInput>| Signers::parse(docs).unwrap_err().pointer;
+        let odd = SignerInput { public_key: "ssh-ed25519 AAAA".to_owned(), ..doc("a", &KEY) };
         assert_eq!(pointer(vec![odd]), "/0/public_key");
         assert_eq!(pointer(vec![doc("a", &KEY), doc("a", &KEY)]), "/1/name");
         assert_eq!(pointer(vec![doc("", &KEY)]), "/0/name");

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::bulks::Bulk;
 use super::decode::{plugin_of, read};
-use super::entities::{Group, GroupDoc, Key, PluginVersion, SHARED, StoredTenant, Tenant};
+use super::entities::{Group, GroupRecord, Key, PluginVersion, SHARED, StoredTenant, Tenant};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};
 use super::quotas::Ledger;
@@ -197,7 +197,7 @@ impl CatalogState {
                 versions.insert(plugin.version.clone(), Arc::new(plugin));
             }
             Kind::Schedule => {
-                let schedule = Schedule::of(&entity, read(&entity)?);
+                let schedule = Schedule::from_record(&entity, read(&entity)?);
                 self.schedules.insert((tenant, schedule.name.clone()), Arc::new(schedule));
             }
             Kind::Bulk => {
@@ -307,7 +307,7 @@ impl CatalogState {
 
     fn apply_group(&mut self, entity: &Entity) -> anyhow::Result<()> {
         let Some(tenant) = self.tenant_of(entity) else { return Ok(()) };
-        let doc: GroupDoc = read(entity)?;
+        let doc: GroupRecord = read(entity)?;
         let id = GroupId(entity.id);
         let effective = self.effective(&tenant, Some(&entity.name), &doc.policy).map(Arc::new);
         let rollout = doc.rollout.unwrap_or_else(|| self.unversioned(&tenant, entity, &doc.policy));
@@ -348,7 +348,7 @@ impl CatalogState {
     fn unversioned(&self, tenant: &Tenant, entity: &Entity, own: &Value) -> Rollout {
         let effective = self.effective(tenant, Some(&entity.name), own);
         let plugins = effective.map(|effective| self.bound_plugins(tenant.id, &effective));
-        Rollout::of(Binding {
+        Rollout::new(Binding {
             number: entity.version,
             policy: Document::from(&roles_of(own)),
             by: None,

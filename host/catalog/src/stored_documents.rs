@@ -1,24 +1,24 @@
 //! Golden files of the documents that are stored for the entities of each kind.
 
-use crate::bulks::{BulkAction, BulkDoc};
-use crate::entities::{GroupDoc, KeyDoc, TenantDoc};
-use crate::schedules::ScheduleDoc;
-use crate::token::TokenDoc;
+use crate::bulks::{BulkAction, BulkRecord};
+use crate::entities::{GroupRecord, KeyRecord, TenantRecord};
+use crate::schedules::ScheduleRecord;
+use crate::token::TokenRecord;
 use crate::tried::{Canary, Shadow};
 use crate::versions::Binding;
 use carillon_core::test_util::assert_stored_form;
-use carillon_policy::PluginDoc;
+use carillon_policy::PluginRecord;
 
 #[test]
 fn stored_documents_of_each_kind_of_entity_keep_their_form() {
-    assert_stored_form::<TenantDoc>(include_str!("stored_documents/tenant.json"));
-    assert_stored_form::<GroupDoc>(include_str!("stored_documents/group.json"));
-    assert_stored_form::<KeyDoc>(include_str!("stored_documents/key.json"));
-    assert_stored_form::<TokenDoc>(include_str!("stored_documents/token.json"));
-    assert_stored_form::<TokenDoc>(include_str!("stored_documents/confined_token.json"));
-    assert_stored_form::<PluginDoc>(include_str!("stored_documents/plugin.json"));
-    assert_stored_form::<ScheduleDoc>(include_str!("stored_documents/schedule.json"));
-    assert_stored_form::<BulkDoc>(include_str!("stored_documents/bulk.json"));
+    assert_stored_form::<TenantRecord>(include_str!("stored_documents/tenant.json"));
+    assert_stored_form::<GroupRecord>(include_str!("stored_documents/group.json"));
+    assert_stored_form::<KeyRecord>(include_str!("stored_documents/key.json"));
+    assert_stored_form::<TokenRecord>(include_str!("stored_documents/token.json"));
+    assert_stored_form::<TokenRecord>(include_str!("stored_documents/confined_token.json"));
+    assert_stored_form::<PluginRecord>(include_str!("stored_documents/plugin.json"));
+    assert_stored_form::<ScheduleRecord>(include_str!("stored_documents/schedule.json"));
+    assert_stored_form::<BulkRecord>(include_str!("stored_documents/bulk.json"));
     assert_stored_form::<Binding>(include_str!("stored_documents/binding.json"));
 }
 

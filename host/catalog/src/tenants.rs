@@ -10,7 +10,7 @@ use super::audit::Cause;
 use super::change::{MAX_TRIES, busy};
 use super::entities::StoredTenant;
 use super::signers::Signers;
-use super::{Catalog, CatalogError, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
+use super::{Catalog, CatalogError, NO_TENANT, SignerInput, Tenant, TenantRecord, document, validation};
 use carillon_core::audit::{Origin, Verb};
 use carillon_core::job::TenantId;
 use carillon_core::json::read_value;
@@ -27,7 +27,7 @@ pub struct TenantPatch {
     #[schema(value_type = Object)]
     pub defaults: Map<String, Value>,
     /// Limits on what its groups use together.
-    #[schema(value_type = carillon_policy::binding::QuotaDoc)]
+    #[schema(value_type = carillon_policy::binding::QuotaInput)]
     pub quota: Map<String, Value>,
     /// Signers of plugins: name → Ed25519 public key in PEM; null removes a signer.
     pub plugin_signers: BTreeMap<String, Option<String>>,
@@ -35,7 +35,7 @@ pub struct TenantPatch {
 
 impl TenantPatch {
     /// Merges this part into the tenant's settings and returns all of them. `inherited` is what a group inherits now.
-    fn over(&self, tenant: &Tenant, inherited: &Value) -> Result<TenantDoc, CatalogError> {
+    fn over(&self, tenant: &Tenant, inherited: &Value) -> Result<TenantRecord, CatalogError> {
         let mut defaults = tenant.defaults.clone();
         compose(&mut defaults, inherited, &Value::Object(self.defaults.clone()));
         let mut quota = document(&tenant.quota.doc);
@@ -46,12 +46,12 @@ impl TenantPatch {
             let place = plugin_signers.iter().position(|known| known.name == *name);
             match (public_key.clone(), place) {
                 (Some(public_key), Some(place)) => plugin_signers[place].public_key = public_key,
-                (Some(public_key), None) => plugin_signers.push(SignerDoc { name: name.clone(), public_key }),
+                (Some(public_key), None) => plugin_signers.push(SignerInput { name: name.clone(), public_key }),
                 (None, Some(place)) => drop(plugin_signers.remove(place)),
                 (None, None) => {}
             }
         }
-        Ok(TenantDoc { defaults, quota, plugin_signers })
+        Ok(TenantRecord { defaults, quota, plugin_signers })
     }
 }
 
@@ -69,7 +69,7 @@ pub struct PutTenant {
 impl PutTenant {
     fn new(before: Option<&Tenant>, tenant: Arc<Tenant>) -> Self {
         let parts = |tenant: Option<&Tenant>| {
-            let signers = |signer: SignerDoc| (signer.name, Value::from(signer.public_key));
+            let signers = |signer: SignerInput| (signer.name, Value::from(signer.public_key));
             tenant.map_or_else(Default::default, |tenant| {
                 let signers: Map<_, _> = tenant.signers.docs().into_iter().map(signers).collect();
                 [tenant.defaults.clone(), document(&tenant.quota.doc), Value::Object(signers)]
@@ -130,7 +130,12 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the errors of [`Catalog::put_tenant`], and one if the change ends the signing of requests without saying so.
-    pub async fn replace_tenant(&self, name: &str, doc: TenantDoc, origin: &Origin) -> Result<PutTenant, CatalogError> {
+    pub async fn replace_tenant(
+        &self,
+        name: &str,
+        doc: TenantRecord,
+        origin: &Origin,
+    ) -> Result<PutTenant, CatalogError> {
         let before = self.tenant(name);
         let signs = before.as_ref().is_some_and(|known| known.defaults["sign"].is_object());
         if signs && doc.defaults.get("sign").is_none() {
@@ -171,7 +176,12 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if the name, the quota or a signer is not valid, or if one of the tenant's groups would no longer be valid.
-    pub async fn put_tenant(&self, name: &str, doc: TenantDoc, origin: &Origin) -> Result<Arc<Tenant>, CatalogError> {
+    pub async fn put_tenant(
+        &self,
+        name: &str,
+        doc: TenantRecord,
+        origin: &Origin,
+    ) -> Result<Arc<Tenant>, CatalogError> {
         let mut refused = None;
         for _ in 0..MAX_TRIES {
             let expect = match self.tenant(name) {
@@ -197,7 +207,7 @@ impl Catalog {
     async fn write_tenant(
         &self,
         name: &str,
-        doc: TenantDoc,
+        doc: TenantRecord,
         expect: Precondition,
         origin: &Origin,
     ) -> Result<Arc<Tenant>, CatalogError> {

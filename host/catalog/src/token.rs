@@ -49,9 +49,9 @@ impl NewToken {
         }
     }
 
-    pub(super) fn doc(self, text: &str) -> TokenDoc {
+    pub(super) fn doc(self, text: &str) -> TokenRecord {
         let Self { name, role, operator, expires_at, groups, addresses, created_by, unauthenticated } = self;
-        TokenDoc {
+        TokenRecord {
             hash: token_hash(text),
             name,
             role,
@@ -127,7 +127,7 @@ pub(super) struct PreviousSecret {
 
 /// Stored form of a token.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct TokenDoc {
+pub(super) struct TokenRecord {
     hash: String,
     name: String,
     role: AccessRole,
@@ -154,7 +154,7 @@ pub(super) struct TokenDoc {
     unauthenticated: bool,
 }
 
-impl TokenDoc {
+impl TokenRecord {
     /// Replaces the secret. The present one stays good until `until`, unless that has passed.
     pub(super) fn rotate(&mut self, text: &str, until: UnixMs, now: UnixMs) {
         let old = std::mem::replace(&mut self.hash, token_hash(text));
@@ -169,7 +169,13 @@ impl TokenDoc {
 }
 
 impl ApiToken {
-    pub(super) fn of(doc: TokenDoc, id: String, tenant: Arc<Tenant>, created_at: UnixMs, revision: i64) -> Self {
+    pub(super) fn from_record(
+        doc: TokenRecord,
+        id: String,
+        tenant: Arc<Tenant>,
+        created_at: UnixMs,
+        revision: i64,
+    ) -> Self {
         Self {
             id,
             name: doc.name,
@@ -264,7 +270,7 @@ impl ApiToken {
     }
 }
 
-impl From<&ApiToken> for TokenDoc {
+impl From<&ApiToken> for TokenRecord {
     fn from(token: &ApiToken) -> Self {
         let LastUse { at, from } = token.last_use();
         Self {

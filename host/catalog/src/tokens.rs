@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::audit::{Cause, Readers};
 use super::change::{Decision, MAX_TRIES, busy};
 use super::secrets::{new_token, token_hash};
-use super::token::{ApiToken, NewToken, TokenDoc};
+use super::token::{ApiToken, NewToken, TokenRecord};
 use super::{AccessRole, Catalog, CatalogError, document, validation};
 use carillon_core::audit::{Actor, ActorKind, AuditEntry, AuditId, Object, Origin, Outcome, Verb};
 use carillon_core::clock::{Clock, UnixMs};
@@ -132,7 +132,7 @@ impl Catalog {
         let cause = Cause::token(origin, Verb::TOKEN_ROTATE, Readers::of_token(token.operator));
         let decide = |present: Option<&ApiToken>| {
             let present = present.ok_or(CatalogError::Gone)?;
-            let (mut doc, now) = (TokenDoc::from(present), self.now());
+            let (mut doc, now) = (TokenRecord::from(present), self.now());
             if doc.live_previous(now) >= MAX_PREVIOUS_SECRETS {
                 let detail =
                     format!("{MAX_PREVIOUS_SECRETS} earlier secrets of the token are still valid: wait until one ends");
@@ -195,7 +195,7 @@ impl Catalog {
         }
         let (catalog, token) = (Arc::clone(self), Arc::clone(token));
         tokio::spawn(async move {
-            let doc = document(&TokenDoc::from(&*token));
+            let doc = document(&TokenRecord::from(&*token));
             // If the token was changed or revoked meanwhile, that change stays.
             let expect = Precondition::Version(token.revision);
             let put = catalog.entity(&Cause::Upkeep, token.tenant.id, Kind::ApiToken, &token.id, doc, expect);

@@ -172,7 +172,7 @@ pub struct Rollout {
 
 impl Rollout {
     /// Makes the state of a group with its first version.
-    pub(super) fn of(active: Binding) -> Self {
+    pub(super) fn new(active: Binding) -> Self {
         Self {
             newest: active.number,
             since: active.made_at,
@@ -192,7 +192,7 @@ impl Rollout {
     /// Makes the state of a group that is created with this policy.
     pub(super) fn first(active: Binding, author: &Author) -> Self {
         let (at, to) = (active.made_at, active.number);
-        let mut rollout = Self::of(active);
+        let mut rollout = Self::new(active);
         rollout.note(Move { at, action: Action::Bind, from: None, to, automatic: false, ..Move::by(author) });
         rollout
     }

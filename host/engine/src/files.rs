@@ -31,7 +31,7 @@ pub struct FileShares {
 impl FileShares {
     /// Divides `limit` open files.
     #[must_use]
-    pub fn of(limit: u64) -> Self {
+    pub fn from_limit(limit: u64) -> Self {
         let spare = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(RESERVED);
         let share = |part: usize, of: usize, max: usize| (spare / of * part).clamp(1, max);
         Self {
@@ -50,7 +50,7 @@ impl FileShares {
     /// Raises the soft limit of this process to the hard one, and divides the result.
     #[must_use]
     pub fn of_process() -> Self {
-        Self::of(raise_limit())
+        Self::from_limit(raise_limit())
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn shares_stay_below_the_limit() {
         for limit in [128, 200, 256, 1_024, 4_096, 20_000, 524_288, u64::MAX] {
-            let shares = FileShares::of(limit);
+            let shares = FileShares::from_limit(limit);
             let sum = shares.receivers + shares.lookups + shares.clients;
             assert!(u64::try_from(RESERVED + sum).unwrap() <= limit, "{limit}: {shares:?}");
             assert!(shares.receivers <= MAX_RECEIVER_CONNECTIONS && shares.clients <= MAX_CLIENT_CONNECTIONS);
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn each_share_has_a_file_however_low_the_limit() {
         for limit in [0, 1, RESERVED as u64, 100] {
-            let FileShares { receivers, lookups, clients } = FileShares::of(limit);
+            let FileShares { receivers, lookups, clients } = FileShares::from_limit(limit);
             assert!(receivers > 0 && lookups > 0 && clients > 0, "{limit}");
         }
     }

@@ -179,7 +179,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("plugin-cache");
-        cache(&place, 1).put(&Digest::of(b"a"), &[0; 10]).await;
+        cache(&place, 1).put(&Digest::from_bytes(b"a"), &[0; 10]).await;
         assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o777, OWNER_ONLY);
     }
 
@@ -188,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), Zeroizing::new([1; 32]), &Engine::default(), 5_000);
         std::fs::write(dir.path().join("not-ours"), [0; 9_000]).unwrap();
-        let components: Vec<_> = (0..6_u8).map(|number| Digest::of(&[number])).collect();
+        let components: Vec<_> = (0..6_u8).map(|number| Digest::from_bytes(&[number])).collect();
         for component in &components[..4] {
             cache.put(component, &[0; 1_000]).await;
         }
@@ -217,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn writers_of_one_name_do_not_meet() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other, digest) = (cache(dir.path(), 1), cache(dir.path(), 1), Digest::of(b"component"));
+        let (one, other, digest) = (cache(dir.path(), 1), cache(dir.path(), 1), Digest::from_bytes(b"component"));
         let content = vec![7; 100_000];
         for _ in 0..20 {
             tokio::join!(one.put(&digest, &content), other.put(&digest, &content));
@@ -229,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn an_artefact_comes_back_unless_it_was_touched() {
         let dir = tempfile::tempdir().unwrap();
-        let digest = Digest::of(b"component");
+        let digest = Digest::from_bytes(b"component");
         cache(dir.path(), 1).put(&digest, b"native code").await;
         assert_eq!(cache(dir.path(), 1).get(&digest).await.as_deref(), Some(b"native code".as_slice()));
         assert_eq!(cache(dir.path(), 2).get(&digest).await, None, "another server's file");
@@ -247,7 +247,7 @@ mod tests {
     async fn a_file_under_another_components_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let cache = cache(dir.path(), 1);
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let (a, b) = (Digest::from_bytes(b"a"), Digest::from_bytes(b"b"));
         cache.put(&a, b"code of a").await;
         std::fs::rename(dir.path().join(cache.name(&a)), dir.path().join(cache.name(&b))).unwrap();
         assert_eq!(cache.get(&b).await, None);

@@ -76,7 +76,7 @@ pub struct Digest(pub Arc<str>);
 impl Digest {
     /// Returns the digest of `bytes`.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(hex::encode(Sha256::digest(bytes)).into())
     }
 }

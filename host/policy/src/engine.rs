@@ -68,7 +68,7 @@ impl PolicyEngine {
         let size = large.as_ref().map_or(PoolSize::Small, |_| PoolSize::Large);
         let engine = Engine::new(&config(&limits, threads, size)?)?;
         let ticker = Ticker::start(vec![engine.clone()])?;
-        Self::of(engine, limits, large, Arc::new(ticker))
+        Self::from_engine(engine, limits, large, Arc::new(ticker))
     }
 
     /// Makes an engine for each of `threads` threads, or for some of them if there are many, with one clock. The first has room for calls of
@@ -80,11 +80,16 @@ impl PolicyEngine {
         let configs = std::iter::once(&first).chain(std::iter::repeat(&other));
         let engines = configs.take(count).map(Engine::new).collect::<wasmtime::Result<Vec<_>>>()?;
         let ticker = Arc::new(Ticker::start(engines.clone())?);
-        let of = |engine| Self::of(engine, limits.clone(), None, Arc::clone(&ticker)).map(Arc::new);
+        let of = |engine| Self::from_engine(engine, limits.clone(), None, Arc::clone(&ticker)).map(Arc::new);
         engines.into_iter().map(of).collect()
     }
 
-    fn of(engine: Engine, limits: Limits, large: Option<LargeLimits>, ticker: Arc<Ticker>) -> wasmtime::Result<Self> {
+    fn from_engine(
+        engine: Engine,
+        limits: Limits,
+        large: Option<LargeLimits>,
+        ticker: Arc<Ticker>,
+    ) -> wasmtime::Result<Self> {
         let linker = linker(&engine)?;
         Ok(Self { engine, linker, limits, large, trial: Mutex::default(), ticker })
     }

@@ -70,7 +70,7 @@ impl Engines {
         if size <= self.small_component
             && let Ok(component) = small.deserialize(artefact)
         {
-            let imports = Imports::of(small, &component)?;
+            let imports = Imports::new(small, &component)?;
             if imports.wasi.is_empty() {
                 return Plugin::link(Arc::clone(&self.small), digest, &component, &imports, &self.room);
             }
@@ -78,7 +78,7 @@ impl Engines {
         let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let engine = self.large().map_err(failed)?;
         let component = engine.deserialize(artefact).map_err(failed)?;
-        let imports = Imports::of(&engine, &component)?;
+        let imports = Imports::new(&engine, &component)?;
         Plugin::link(Arc::new([engine]), digest, &component, &imports, &self.room)
     }
 

@@ -11,7 +11,7 @@ use carillon_core::text::clean;
 
 /// Stored description of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PluginDoc {
+pub struct PluginRecord {
     /// SHA-256 of the component.
     pub digest: Digest,
     /// Roles that the plugin can play.
@@ -97,7 +97,7 @@ pub struct Described {
     /// Version of the plugin.
     pub version: String,
     /// Description to be stored.
-    pub doc: PluginDoc,
+    pub doc: PluginRecord,
 }
 
 /// Asks a plugin to describe itself.
@@ -121,7 +121,7 @@ pub async fn describe(
     let mut schema: Value = serde_json::from_str(&said.config_schema)
         .map_err(|error| LoadError::Description(format!("its config schema is not JSON: {error}")))?;
     clean_annotations(&mut schema);
-    let doc = PluginDoc {
+    let doc = PluginRecord {
         digest: plugin.digest.clone(),
         roles: plugin.roles(),
         summary: clean(&said.summary).into_owned(),

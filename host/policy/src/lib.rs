@@ -57,7 +57,7 @@ pub use self::call::{CallResult, CallUsage, JobRequests};
 pub use self::compile::{Compiler, SUBCOMMAND as COMPILER_SUBCOMMAND, compiler_main};
 pub use self::compile_budget::CompileBudget;
 pub use self::component::{Digest, Role};
-pub use self::examination::{Described, PluginDoc, describe, examine};
+pub use self::examination::{Described, PluginRecord, describe, examine};
 pub use self::fault::{Blame, Fault, FaultCode};
 pub use self::key_origins::KeyOrigins;
 pub use self::keys::{KeyKind, KeyMaterial};

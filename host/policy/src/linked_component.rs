@@ -61,7 +61,7 @@ impl LinkedComponent {
         wasi: &[String],
         taken: CodeReservation,
     ) -> Result<Self, LoadError> {
-        let names = Names::of(&engine, component);
+        let names = Names::new(&engine, component);
         let pre = engine
             .link(component, wasi)
             .map_err(|error| LoadError::WrongType { name: "imports".to_owned(), detail: format!("{error:#}") })?;
@@ -131,7 +131,7 @@ pub(super) struct Imports {
 }
 
 impl Imports {
-    pub(super) fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
+    pub(super) fn new(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
         let mut wasi = Vec::new();
         for (name, item) in component.component_type().imports(engine.engine()) {
             if !(matches!(item.ty, ComponentItem::ComponentInstance(_)) && is_allowed_import(name)) {
@@ -149,7 +149,7 @@ impl Imports {
 struct Names(Vec<String>);
 
 impl Names {
-    fn of(engine: &PolicyEngine, component: &Component) -> Self {
+    fn new(engine: &PolicyEngine, component: &Component) -> Self {
         let ty = component.component_type();
         let names = ty.exports(engine.engine()).filter_map(|(name, _)| interface(name)).map(str::to_owned);
         Self(names.collect())

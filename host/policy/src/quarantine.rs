@@ -266,7 +266,7 @@ mod tests {
         }
 
         fn named(&self, config: &str) -> PolicyKey {
-            self.policy_key(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
+            self.policy_key(&Digest::from_bytes(b"plugin"), &Digest::from_bytes(config.as_bytes()))
         }
 
         /// Reports a fault; returns whether the policy is quarantined right after it.

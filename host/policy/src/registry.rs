@@ -174,7 +174,7 @@ impl Registry {
     ) -> Result<Admitted, LoadError> {
         check_bytes(component, self.component_limit())?;
         preflight::check(component)?;
-        let digest = Digest::of(component);
+        let digest = Digest::from_bytes(component);
         let (flight, queue) = (self.flight(&digest), self.compile_queue.of_tenant(tenant));
         let mut deadline = pin!(tokio::time::sleep(self.compiler.timeout() * MAX_COMPILATIONS_WAITED));
         let _turn = queue.turn(deadline.as_mut()).await?;

@@ -85,7 +85,7 @@ fn eras(cluster: &Cluster, database: &str, until: UnixMs) -> usize {
 #[test]
 fn what_is_old_goes_with_its_partition() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     runtime().block_on(async {
         let (world, store) = fresh.two_on(&url).await;
@@ -133,7 +133,7 @@ async fn the_others_are_whole(world: &World, store: &PostgresStore, left: Left, 
 #[test]
 fn partitions_wait_for_whoever_reads_them() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     runtime().block_on(async {
         let (world, store) = fresh.two_on(&url).await;
@@ -168,7 +168,7 @@ const ERA: Duration = Duration::from_secs(2 * 60);
 #[test]
 fn what_waits_for_years_keeps_no_partition() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     runtime().block_on(async {
         let (world, store) = fresh.two_on(&url).await;
@@ -199,7 +199,7 @@ fn what_waits_for_years_keeps_no_partition() {
 #[test]
 fn the_number_of_partitions_has_a_bound() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     // More jobs wait in each era than are moved out of one.
     let fill = "INSERT INTO job (id, tenant, grp, lane, run_at, state, blocked, seed, created_at)
@@ -229,7 +229,7 @@ fn the_number_of_partitions_has_a_bound() {
 #[test]
 fn a_step_of_the_housekeeping_that_fails_keeps_no_other_from_being_made() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     // A job that was accepted tomorrow, by a clock that has been set back since: no partition can be made around it.
     let tomorrow = NOW.plus(Duration::from_secs(86_400)).0;

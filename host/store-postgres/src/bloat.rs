@@ -35,7 +35,7 @@ fn array(numbers: &[i64]) -> String {
 #[test]
 fn a_transaction_that_stays_open_does_not_slow_claims_down() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let runtime = runtime();
     let (url, database) = fresh.url();
     let (now, first, fronts, look) = runtime.block_on(async {

@@ -15,7 +15,7 @@ use carillon_store::{ClaimDue, InsertOutcome, InsertResult, JobFilter, Jobs as _
 #[test]
 fn other_databases_and_damage() {
     let mut cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     runtime().block_on(async {
         what_is_not_our_database_is_refused(&fresh).await;
         what_is_damaged_does_not_stop_the_rest(&fresh).await;

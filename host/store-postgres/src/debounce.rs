@@ -36,7 +36,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce)
         }
         None => None,
     };
-    match (debounce.decide(now, last, Newest::of(newest.as_ref())), newest) {
+    match (debounce.decide(now, last, Newest::from_job(newest.as_ref())), newest) {
         (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => {
             Ok(InsertOutcome::Debounced(Box::new(job)))
         }

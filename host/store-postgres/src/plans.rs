@@ -143,7 +143,7 @@ fn is_expensive(step: &str, condition: Option<&&str>) -> bool {
 #[test]
 fn hot_statements_use_their_index() {
     let cluster = cluster();
-    let (_, database) = Fresh::of(&cluster).url();
+    let (_, database) = Fresh::new(&cluster).url();
     cluster.sql(&database, &partitions());
     cluster.sql(&database, FILL);
     assert_walks(&cluster, &database, |_| true);

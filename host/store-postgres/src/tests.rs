@@ -168,7 +168,7 @@ pub(super) struct Fresh<'a> {
 }
 
 impl<'a> Fresh<'a> {
-    pub(super) fn of(cluster: &'a Cluster) -> Self {
+    pub(super) fn new(cluster: &'a Cluster) -> Self {
         Self { cluster, next: AtomicUsize::new(0) }
     }
 
@@ -194,7 +194,7 @@ impl<'a> Fresh<'a> {
 #[test]
 fn several_nodes() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     runtime().block_on(async {
         each_job_is_leased_by_one_node(&fresh).await;
         conditions_hold_across_nodes(&fresh).await;
@@ -352,7 +352,7 @@ async fn concurrent_inserts_share_commits(fresh: &Fresh<'_>) {
 #[test]
 fn each_connection_has_the_settings_of_its_durability() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     let expected = |synchronous: &'static str| {
         [

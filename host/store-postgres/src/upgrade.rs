@@ -11,7 +11,7 @@ use carillon_store::conformance;
 use carillon_store::conformance::{LEASE, NOW, World, an_attempt};
 use carillon_store::{
     ChangeOutcome, Entities as _, Extension, Heartbeat, InsertOutcome, InsertResult, JobChange, Jobs as _, Kind,
-    NodeDoc, Peers as _,
+    NodeRecord, Peers as _,
 };
 
 /// A migration that only adds.
@@ -48,7 +48,7 @@ async fn use_all(world: &World, store: &PostgresStore) {
     assert_eq!(store.change(world.tenant, vec![job.id], JobChange::Purge, NOW).await.unwrap(), [ChangeOutcome::Done]);
     world.put(world.tenant.0, Kind::Group, "another").await;
     assert!(store.load().await.unwrap().1.iter().any(|entity| entity.name == "another"));
-    let doc = NodeDoc {
+    let doc = NodeRecord {
         name: "n".to_owned(),
         address: String::new(),
         version: "1".to_owned(),
@@ -64,7 +64,7 @@ async fn use_all(world: &World, store: &PostgresStore) {
 #[test]
 fn a_node_works_on_beside_newer_ones() {
     let cluster = cluster();
-    let fresh = Fresh::of(&cluster);
+    let fresh = Fresh::new(&cluster);
     let (url, database) = fresh.url();
     let runtime = runtime();
     runtime.block_on(async {

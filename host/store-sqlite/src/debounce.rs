@@ -29,7 +29,7 @@ pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result
         Some(job) => reads::job_on(db, row.job.tenant, job).await?,
         None => None,
     };
-    match (debounce.decide(now, last, Newest::of(newest.as_ref())), newest) {
+    match (debounce.decide(now, last, Newest::from_job(newest.as_ref())), newest) {
         (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => {
             Ok(InsertOutcome::Debounced(Box::new(job)))
         }

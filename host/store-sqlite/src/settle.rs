@@ -103,7 +103,7 @@ pub(super) async fn run_alone(db: &mut Db, calls: &mut [SettleCall]) -> bool {
     if all.len() > rows::PER_STATEMENT || !all.iter().all(is_simple) {
         return false;
     }
-    let leases = Leases::of(&all);
+    let leases = Leases::from_rows(&all);
     let found = db.fetch_all_alone(write(&leases.first)).await.map_err(Failure::from);
     let Ok(applied) = found.and_then(Applied::read) else {
         db.roll_back().await;
@@ -144,7 +144,7 @@ async fn settle_call(
 }
 
 async fn settle(db: &mut Db, rows: &[&Row]) -> Result<Vec<SettleOutcome>, Failure> {
-    let leases = Leases::of(rows);
+    let leases = Leases::from_rows(rows);
     let mut applied = Applied::default();
     for chunk in leases.first.chunks(rows::PER_STATEMENT) {
         applied.add(db.fetch_all(write(chunk)).await?)?;
@@ -165,7 +165,7 @@ struct Leases<'r> {
 }
 
 impl<'r> Leases<'r> {
-    fn of(rows: &[&'r Row]) -> Self {
+    fn from_rows(rows: &[&'r Row]) -> Self {
         let mut leases = HashSet::new();
         let is_first: Vec<bool> = rows.iter().map(|row| leases.insert(row.lease())).collect();
         let first = rows.iter().zip(&is_first).filter(|(_, first)| **first).map(|(row, _)| *row).collect();

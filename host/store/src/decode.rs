@@ -230,5 +230,5 @@ pub fn stats<E: Failure, R: Columns<E>>(rows: &[R]) -> Result<Stats, E> {
         };
         Ok((state, row.number("jobs")?))
     };
-    Ok(Stats::of(rows.iter().map(count).collect::<Result<Vec<_>, E>>()?))
+    Ok(Stats::from_counts(rows.iter().map(count).collect::<Result<Vec<_>, E>>()?))
 }

@@ -86,12 +86,12 @@ pub fn millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NodeDoc;
+    use crate::NodeRecord;
     use carillon_core::test_util::assert_stored_form;
 
     #[test]
     fn stored_documents_of_requests_and_nodes_keep_their_form() {
         assert_stored_form::<Answered>(include_str!("stored_documents/answered.json"));
-        assert_stored_form::<NodeDoc>(include_str!("stored_documents/node.json"));
+        assert_stored_form::<NodeRecord>(include_str!("stored_documents/node.json"));
     }
 }

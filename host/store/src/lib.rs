@@ -47,7 +47,7 @@ pub use error::StoreError;
 pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};
 pub use lane::GroupBacklog;
-pub use peers::{Heartbeat, Member, MemberList, NodeDoc, Peers, Signal, Signals};
+pub use peers::{Heartbeat, Member, MemberList, NodeRecord, Peers, Signal, Signals};
 pub use queries::{JobFilter, JobsQuery, NameFilter, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
 pub use recorded::{Audit, Recorded};
 pub use transfer::{Cell, Checksum, Counters, Key, PageRange, Row, RowDigest, TABLES, Table, shown};

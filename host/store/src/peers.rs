@@ -13,7 +13,7 @@ use carillon_core::clock::UnixMs;
 
 /// Description of a node, written by the node itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct NodeDoc {
+pub struct NodeRecord {
     /// Name of the node: its host's name, unless one is configured.
     pub name: String,
     /// Address on which the node listens.
@@ -36,7 +36,7 @@ pub struct Heartbeat {
     /// Reporting node.
     pub node: Uuid,
     /// Description of the node.
-    pub doc: NodeDoc,
+    pub doc: NodeRecord,
     /// Whether the node joins or rejoins.
     ///
     /// Of nodes that join at the same time, one sees the other.
@@ -57,7 +57,7 @@ pub struct Member {
     /// Time of the node's last heartbeat, by the database's clock.
     pub beat_at: UnixMs,
     /// Description in that heartbeat.
-    pub doc: NodeDoc,
+    pub doc: NodeRecord,
 }
 
 /// The list of nodes.

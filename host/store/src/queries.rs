@@ -198,7 +198,7 @@ pub struct Stats {
 
 impl Stats {
     /// Sums up counts by state; the entry without a state counts the available jobs.
-    pub fn of(counts: Vec<(Option<State>, u64)>) -> Self {
+    pub fn from_counts(counts: Vec<(Option<State>, u64)>) -> Self {
         let mut stats = Self::default();
         for (state, jobs) in counts {
             match state {

@@ -34,7 +34,7 @@ pub struct PendingFacts {
 impl PendingFacts {
     /// Collects the facts of this job.
     #[must_use]
-    pub fn of(job: &NewJob) -> Self {
+    pub fn from_job(job: &NewJob) -> Self {
         Self { push: Fact::push(job), debounced: matches!(job.admission, Admission::Debounced(_)) }
     }
 

@@ -57,15 +57,15 @@ struct Home {
 impl Cluster {
     /// Makes a cluster and starts its server.
     pub fn start() -> Self {
-        Self::of(Home::new(5432, &[]))
+        Self::new(Home::new(5432, &[]))
     }
 
     /// Makes a server with these settings that also listens on a port of 127.0.0.1.
     pub fn listening(settings: &[&str]) -> Self {
-        Self::of(Home::new(free_port(), &[&["listen_addresses=127.0.0.1"], settings].concat()))
+        Self::new(Home::new(free_port(), &[&["listen_addresses=127.0.0.1"], settings].concat()))
     }
 
-    fn of(home: Home) -> Self {
+    fn new(home: Home) -> Self {
         let mut initdb = home.command("initdb");
         initdb.args(["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--pgdata"]);
         succeed(initdb.arg(home.data()));

@@ -23,7 +23,7 @@ impl Language {
     ///
     /// # Errors
     /// If the directory cannot be read, or holds none of them.
-    pub fn of(directory: &Path) -> Result<Self, BuildError> {
+    pub fn detect(directory: &Path) -> Result<Self, BuildError> {
         if directory.join("Cargo.toml").exists() {
             return Ok(Self::Rust);
         }
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_is_there_says_the_language() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(matches!(Language::of(directory.path()), Err(BuildError::NoSource(_))));
+        assert!(matches!(Language::detect(directory.path()), Err(BuildError::NoSource(_))));
         for (file, language) in [
             ("README.md", None),
             ("judge.py", Some(Language::Python)),
@@ -72,7 +72,7 @@ mod tests {
             ("Cargo.toml", Some(Language::Rust)),
         ] {
             write(directory.path().join(file), "").expect("a file");
-            assert_eq!(Language::of(directory.path()).ok(), language, "with {file}");
+            assert_eq!(Language::detect(directory.path()).ok(), language, "with {file}");
         }
     }
 }

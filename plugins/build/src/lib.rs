@@ -57,7 +57,7 @@ pub fn build(request: &BuildRequest) -> Result<Vec<u8>, BuildError> {
         let own = target_dir.join(directory.file_name().unwrap_or_default());
         build(&directory, &own, &World::write(&directory, &own)?)
     };
-    match Language::of(&directory)? {
+    match Language::detect(&directory)? {
         Language::Rust => rust::build(&directory, &target_dir, request.toolchain),
         Language::C => with_world(c::build),
         Language::JavaScript => with_world(javascript::build),

@@ -11,7 +11,7 @@ import time
 from carillon_client import Client
 from carillon_client.api.groups import groups_put
 from carillon_client.api.jobs import attempts_list, jobs_create, jobs_get, jobs_list
-from carillon_client.models import AttemptPage, ChangedGroupView, GroupDoc, JobDoc, JobPage, JobView, Problem, State
+from carillon_client.models import AttemptPage, ChangedGroupView, GroupInput, JobInput, JobPage, JobView, Problem, State
 
 #: How long a job may take to be delivered, in seconds.
 _LONGEST = 20.0
@@ -19,11 +19,11 @@ _LONGEST = 20.0
 
 def main(server: str, receiver: str) -> None:
     client = Client(base_url=server, raise_on_unexpected_status=True)
-    group = groups_put.sync("generated-python", client=client, body=GroupDoc())
+    group = groups_put.sync("generated-python", client=client, body=GroupInput())
     assert isinstance(group, ChangedGroupView), group
     assert group.name == "generated-python"
 
-    made = jobs_create.sync("generated-python", client=client, body=JobDoc(url=receiver, payload={"a": [1, "b", None]}, run_at="+0s"))
+    made = jobs_create.sync("generated-python", client=client, body=JobInput(url=receiver, payload={"a": [1, "b", None]}, run_at="+0s"))
     assert isinstance(made, JobView), made
     end = time.monotonic() + _LONGEST
     job = made
@@ -42,7 +42,7 @@ def main(server: str, receiver: str) -> None:
     assert isinstance(attempts, AttemptPage), attempts
     assert [attempt.status for attempt in attempts.items] == [200]
 
-    problem = jobs_create.sync("generated-python", client=client, body=JobDoc(url="nonsense"))
+    problem = jobs_create.sync("generated-python", client=client, body=JobInput(url="nonsense"))
     assert isinstance(problem, Problem), problem
     assert (problem.status, problem.pointer, problem.type_) == (422, "/url", "urn:carillon:problem:invalid")
 

@@ -15,7 +15,7 @@ use super::{Call, max_attempts};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, State};
-use carillon_engine::intake::JobDoc;
+use carillon_engine::intake::JobInput;
 use carillon_engine::intake::UrlSchemes;
 use carillon_store::{ChangeOutcome, JobChange};
 
@@ -60,13 +60,13 @@ async fn schedule(call: &Call) -> Result<Response, Refusal> {
         return Err(wrong("`run_at` is too far ahead"));
     }
     let group = call.group().await?;
-    let mut doc = JobDoc {
+    let mut doc = JobInput {
         url: Some(asked.callback_url),
         schemes: UrlSchemes::Any,
         payload_text: Some(asked.message),
         name: Some(random_id(call)),
         run_at: asked.run_at.map(Value::from),
-        ..JobDoc::default()
+        ..JobInput::default()
     };
     let attempts = asked.max_retries.saturating_add(1);
     doc.policy = Some(json!({"retry": {"max_attempts": attempts, "base": asked.retry_delay}}));

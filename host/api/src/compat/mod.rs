@@ -36,7 +36,7 @@ use super::pools::RequestGuard;
 use carillon_catalog::{AccessRole, Author, Group, Written};
 use carillon_core::audit::{Object, Verb};
 use carillon_core::job::{Admission, AttemptRecord, Job, NewJob};
-use carillon_engine::intake::JobDoc;
+use carillon_engine::intake::JobInput;
 use carillon_store::{ChangeOutcome, InsertOutcome, InsertResult, JobChange, JobFilter, JobsQuery};
 
 pub use self::group::{AUTH_KEY, OwnLimits, presets, without_preset};
@@ -113,7 +113,7 @@ async fn answer(mount: Mount, api: Arc<ApiState>, rest: String, request: Request
     let (call, known) = match access {
         Ok(access) => {
             let known = access.known();
-            (Call::of(mount, api, access, rest, request).await, Some(known))
+            (Call::from_request(mount, api, access, rest, request).await, Some(known))
         }
         Err(Denied { problem, known }) => (Err(*problem), known.map(|known| *known)),
     };
@@ -148,7 +148,7 @@ struct Call {
 }
 
 impl Call {
-    async fn of(
+    async fn from_request(
         mount: Mount,
         api: Arc<ApiState>,
         access: Access,
@@ -226,7 +226,7 @@ impl Call {
     }
 
     /// A job as if it were posted to the mount's group, under a condition.
-    async fn job(&self, group: &Arc<Group>, doc: JobDoc, admission: Admission) -> Result<NewJob, Refusal> {
+    async fn job(&self, group: &Arc<Group>, doc: JobInput, admission: Admission) -> Result<NewJob, Refusal> {
         let now = self.api.services.clock.now();
         let job = self.api.intake.new_job(group, doc, now, &mut self.access.validation()).await?;
         Ok(NewJob { admission, ..job })

@@ -61,7 +61,7 @@ pub(super) struct Description {
 
 impl Description {
     /// Completes what the routes say of themselves.
-    pub(super) fn of(routes: &utoipa::openapi::OpenApi) -> Self {
+    pub(super) fn from_routes(routes: &utoipa::openapi::OpenApi) -> Self {
         let mut document = serde_json::to_value(routes).unwrap_or_default();
         name_pages(&mut document);
         head(&mut document);

@@ -59,7 +59,7 @@ struct DecisionView {
 }
 
 impl AttemptView {
-    fn of(mut attempt: AttemptRecord) -> Self {
+    fn from_record(mut attempt: AttemptRecord) -> Self {
         let text = kept_text(&attempt.response_body, attempt.detail.response_truncated);
         let base64 = text.is_none().then(|| STANDARD.encode(&attempt.response_body));
         let headers = std::mem::take(&mut attempt.detail.response_headers);
@@ -119,7 +119,8 @@ pub(in super::super) async fn list(
     let after = after.map_err(|_| foreign_cursor())?;
     let attempts = read_attempts(&api, &access, job.id(), after.unwrap_or(0), size.count + 1).await?;
     let disclosure = Disclosure::from(&access);
-    let views = attempts.items.into_iter().map(|attempt| AttemptView::of(attempt).disclosed(disclosure)).collect();
+    let views =
+        attempts.items.into_iter().map(|attempt| AttemptView::from_record(attempt).disclosed(disclosure)).collect();
     let page = Page::cut(views, size.count, |attempt: &AttemptView| attempt.number.to_string());
     Ok(Json(page.continued(attempts.is_cut).within(size.bytes)))
 }

@@ -14,9 +14,9 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
 use super::super::scope::is_visible;
-use super::job_filter::FilterDoc;
+use super::job_filter::FilterInput;
 use super::{Page, Paging, find_group};
-use carillon_catalog::{Bulk, BulkAction, BulkDoc, Group};
+use carillon_catalog::{Bulk, BulkAction, BulkRecord, Group};
 use carillon_core::audit::Object;
 use carillon_core::job::JobId;
 use carillon_engine::intake::TimeInput;
@@ -25,7 +25,7 @@ use carillon_engine::maintenance::bulk::AT_ONCE;
 /// Action on many jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum ActionDoc {
+enum ActionInput {
     /// Cancels waiting and running jobs.
     Cancel,
     /// Makes waiting jobs due now.
@@ -41,12 +41,12 @@ enum ActionDoc {
 /// Change of many jobs of a group.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ChangeDoc {
+pub struct ChangeInput {
     /// Action on each of the jobs.
-    action: ActionDoc,
+    action: ActionInput,
     /// Filter that selects the jobs. Default: all jobs in a state that the action applies to.
     #[serde(default)]
-    filter: FilterDoc,
+    filter: FilterInput,
     /// New due time, with `reschedule` only: RFC 3339, Unix seconds, or `+90s`.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
@@ -59,9 +59,9 @@ pub struct ChangeDoc {
 /// Selection of a group's jobs.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct SomeDoc {
+pub struct SelectionInput {
     /// Filter that selects the jobs. Default: all jobs in a state that the action applies to.
-    filter: FilterDoc,
+    filter: FilterInput,
     /// Whether to count the jobs without changing them. Default: false.
     dry_run: bool,
 }
@@ -117,7 +117,7 @@ async fn change_many(
     access: &Access,
     group: &Group,
     action: BulkAction,
-    filter: FilterDoc,
+    filter: FilterInput,
     dry_run: bool,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     let filter = filter.of(access, group.id, &api.config.limits).map_err(|problem| problem.within("/filter"))?;
@@ -133,7 +133,7 @@ async fn change_many(
         id: id.to_string(),
         tenant: access.tenant.id,
         created_at: api.services.clock.now(),
-        doc: BulkDoc {
+        doc: BulkRecord {
             action,
             filter,
             before: id,
@@ -165,66 +165,66 @@ async fn change_many(
 
 /// Changes all jobs of a group that match a filter. A change of up to 1,000 jobs is complete when the response (200) is sent. A larger one
 /// continues in the background (202); `GET /v1/bulk/{id}` shows its progress.
-#[utoipa::path(post, path = "/v1/groups/{group}/bulk", operation_id = "bulk_changes_create", tag = "bulk", request_body = ChangeDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/bulk", operation_id = "bulk_changes_create", tag = "bulk", request_body = ChangeInput,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn change(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    Body(doc): Body<ChangeDoc>,
+    Body(doc): Body<ChangeInput>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     let group = find_group(&api, &access, &group)?;
     let now = api.services.clock.now();
-    if doc.run_at.is_some() != (doc.action == ActionDoc::Reschedule) {
+    if doc.run_at.is_some() != (doc.action == ActionInput::Reschedule) {
         return Err(Problem::invalid(
             "/run_at",
             "`run_at` is required with `reschedule`, and allowed with no other action",
         ));
     }
     let action = match doc.action {
-        ActionDoc::Cancel => BulkAction::Cancel,
-        ActionDoc::Run => BulkAction::Reschedule { at: now },
-        ActionDoc::Reschedule => {
+        ActionInput::Cancel => BulkAction::Cancel,
+        ActionInput::Run => BulkAction::Reschedule { at: now },
+        ActionInput::Reschedule => {
             BulkAction::Reschedule { at: run_at(doc.run_at.as_ref(), now, api.intake.limits.horizon)? }
         }
-        ActionDoc::Redrive => BulkAction::Redrive,
-        ActionDoc::Purge => BulkAction::Purge,
+        ActionInput::Redrive => BulkAction::Redrive,
+        ActionInput::Purge => BulkAction::Purge,
     };
     change_many(&api, &access, &group, action, doc.filter, doc.dry_run).await
 }
 
 /// Redrives a group's dead letters and expired jobs: each gets a new series of attempts.
-#[utoipa::path(post, path = "/v1/groups/{group}/redrive", operation_id = "jobs_redrive", tag = "bulk", request_body = Option<SomeDoc>,
+#[utoipa::path(post, path = "/v1/groups/{group}/redrive", operation_id = "jobs_redrive", tag = "bulk", request_body = Option<SelectionInput>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn redrive(
     state: State<Arc<ApiState>>,
     access: Extension<Access>,
     group: Path<String>,
-    doc: OptionalBody<SomeDoc>,
+    doc: OptionalBody<SelectionInput>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     change_some(state, access, group, doc, BulkAction::Redrive).await
 }
 
 /// Removes a group's dead letters, or the ended jobs in the filter's `state`.
-#[utoipa::path(post, path = "/v1/groups/{group}/purge", operation_id = "jobs_purge", tag = "bulk", request_body = Option<SomeDoc>,
+#[utoipa::path(post, path = "/v1/groups/{group}/purge", operation_id = "jobs_purge", tag = "bulk", request_body = Option<SelectionInput>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn purge(
     state: State<Arc<ApiState>>,
     access: Extension<Access>,
     group: Path<String>,
-    doc: OptionalBody<SomeDoc>,
+    doc: OptionalBody<SelectionInput>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     change_some(state, access, group, doc, BulkAction::Purge).await
 }
 
 /// Cancels all waiting jobs of a group, due or not. Running jobs are cancelled when their attempt ends, unless it succeeds.
-#[utoipa::path(post, path = "/v1/groups/{group}/flush", operation_id = "jobs_flush", tag = "bulk", request_body = Option<SomeDoc>,
+#[utoipa::path(post, path = "/v1/groups/{group}/flush", operation_id = "jobs_flush", tag = "bulk", request_body = Option<SelectionInput>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn flush(
     state: State<Arc<ApiState>>,
     access: Extension<Access>,
     group: Path<String>,
-    doc: OptionalBody<SomeDoc>,
+    doc: OptionalBody<SelectionInput>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     change_some(state, access, group, doc, BulkAction::Cancel).await
 }
@@ -233,7 +233,7 @@ async fn change_some(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    OptionalBody(doc): OptionalBody<SomeDoc>,
+    OptionalBody(doc): OptionalBody<SelectionInput>,
     action: BulkAction,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     let group = find_group(&api, &access, &group)?;

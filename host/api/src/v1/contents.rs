@@ -66,7 +66,7 @@ pub(in super::super) async fn request(
     let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
     let number = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?.number;
     let sent = api.rollouts.sent_request(&group, &record, number).await;
-    Ok(Json(RequestView::of(&sent.map_err(|NotReplayable(why)| Problem::conflict(why))?)))
+    Ok(Json(RequestView::new(&sent.map_err(|NotReplayable(why)| Problem::conflict(why))?)))
 }
 
 /// Returns a job's payload, which is stored as long as the job.

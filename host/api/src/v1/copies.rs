@@ -21,7 +21,7 @@ use carillon_engine::intake::TimeInput;
 /// Options of a copy.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct CopyDoc {
+pub struct CopyInput {
     /// Time when the copy is due: RFC 3339, Unix seconds, or `+90s`. Default: now.
     #[schema(value_type = Option<TimeInput>)]
     run_at: Option<Value>,
@@ -29,14 +29,14 @@ pub struct CopyDoc {
 
 /// Copies a job: makes a new job with the same request, whatever the state of the original. The copy has its own id and attempts, its time to
 /// live starts anew, and its `parent` is the original.
-#[utoipa::path(post, path = "/v1/jobs/{id}/copy", operation_id = "jobs_copy", tag = "jobs", params(Named), request_body = Option<CopyDoc>,
+#[utoipa::path(post, path = "/v1/jobs/{id}/copy", operation_id = "jobs_copy", tag = "jobs", params(Named), request_body = Option<CopyInput>,
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn copy(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
-    OptionalBody(doc): OptionalBody<CopyDoc>,
+    OptionalBody(doc): OptionalBody<CopyInput>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     let job = find_readable_job(&api, &access, &id, &named).await?;
     let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
@@ -65,5 +65,5 @@ pub(in super::super) async fn copy(
     };
     let shown = copy.clone().shown();
     api.intake.accept(access.tenant.id, vec![copy].into()).await?;
-    Ok((StatusCode::CREATED, Json(JobView::of(shown, group.name.clone()))))
+    Ok((StatusCode::CREATED, Json(JobView::new(shown, group.name.clone()))))
 }

@@ -151,7 +151,7 @@ pub(in super::super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let seen = seen(&headers, filter.last_event_id.as_deref())?;
-    let wanted = Wanted::of(&api, &access, filter)?;
+    let wanted = Wanted::new(&api, &access, filter)?;
     let place = api.pools.stream(access.tenant.id)?;
     let cursor = seen.unwrap_or_else(|| api.services.telemetry.events.newest());
     let mut greeting = Message::default().comment("carillon events").retry(RECONNECT);
@@ -179,7 +179,7 @@ fn seen(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Cursor>, Prob
 }
 
 impl Wanted {
-    fn of(api: &ApiState, access: &Access, filter: Filter) -> Result<Self, Problem> {
+    fn new(api: &ApiState, access: &Access, filter: Filter) -> Result<Self, Problem> {
         if let Some(group) = &filter.group {
             find_group(api, access, group)?;
         }
@@ -272,7 +272,7 @@ impl Live {
             return None;
         }
         let audit = event.fact.details.audit.as_ref().map(|entry| AuditEventView::of(entry, &self.access));
-        message(&EventView { audit, ..EventView::of(event, group) })
+        message(&EventView { audit, ..EventView::from_event(event, group) })
     }
 }
 
@@ -315,7 +315,7 @@ impl EventView {
         }
     }
 
-    fn of(event: &Event, group: Option<String>) -> Self {
+    fn from_event(event: &Event, group: Option<String>) -> Self {
         let (about, details) = (&event.fact.about, &event.fact.details);
         Self {
             group,

@@ -14,7 +14,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::group_view::{effective_group_view, group_view};
 use super::versions::announce_move;
-use super::views::{ChangedGroupView, GroupDoc, GroupView};
+use super::views::{ChangedGroupView, GroupInput, GroupView};
 use super::{Page, Paging, find_group, removed};
 use carillon_catalog::Written;
 use carillon_core::json::unique::UniqueValue;
@@ -31,7 +31,7 @@ pub(in super::super) struct Reason {
 /// Makes a group, or replaces all of its own settings. Every plugin of the policy checks its config. A policy that differs from the present one
 /// becomes a new version, in force at once. The response lists the settings that were removed, added and changed. If the group's requests are
 /// signed, the document must have `sign`; `"sign": null` ends the signing.
-#[utoipa::path(put, path = "/v1/groups/{group}", operation_id = "groups_put", tag = "groups", params(Reason), request_body = GroupDoc,
+#[utoipa::path(put, path = "/v1/groups/{group}", operation_id = "groups_put", tag = "groups", params(Reason), request_body = GroupInput,
     responses((status = 200, body = ChangedGroupView), (status = 201, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
@@ -45,7 +45,7 @@ pub(in super::super) async fn put(
 
 /// Changes some of a group's own settings. Members that the document does not name stay. Objects are merged, and so is a config if the plugin
 /// stays the same; lists are replaced; null removes a value, own or inherited.
-#[utoipa::path(patch, path = "/v1/groups/{group}", operation_id = "groups_patch", tag = "groups", params(Reason), request_body = GroupDoc,
+#[utoipa::path(patch, path = "/v1/groups/{group}", operation_id = "groups_patch", tag = "groups", params(Reason), request_body = GroupInput,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
     State(api): State<Arc<ApiState>>,

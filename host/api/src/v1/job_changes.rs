@@ -82,21 +82,21 @@ async fn due_now(
 /// New due time of a job.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RescheduleDoc {
+pub struct RescheduleInput {
     /// Time when the job is due: RFC 3339, Unix seconds, or `+90s`. A time in the past means now.
     #[schema(value_type = TimeInput)]
     run_at: Value,
 }
 
 /// Changes the due time of a waiting job.
-#[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", operation_id = "jobs_reschedule", tag = "jobs", params(Named), request_body = RescheduleDoc,
+#[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", operation_id = "jobs_reschedule", tag = "jobs", params(Named), request_body = RescheduleInput,
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn reschedule(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
-    Body(doc): Body<RescheduleDoc>,
+    Body(doc): Body<RescheduleInput>,
 ) -> Result<Json<JobView>, Problem> {
     let job = find_readable_job(&api, &access, &id, &named).await?;
     let at = run_at(Some(&doc.run_at), api.services.clock.now(), api.intake.limits.horizon)?;

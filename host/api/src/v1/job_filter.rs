@@ -26,7 +26,7 @@ pub(super) fn instant(pointer: &str, text: Option<String>) -> Result<Option<Unix
 /// Filter of jobs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct FilterDoc {
+pub struct FilterInput {
     /// Only jobs in this state.
     pub state: Option<carillon_core::job::State>,
     /// Only jobs with exactly this name.
@@ -52,7 +52,7 @@ pub struct FilterDoc {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl FilterDoc {
+impl FilterInput {
     /// The filter.
     pub(super) fn of(self, access: &Access, group: GroupId, limits: &ApiLimits) -> Result<JobFilter, Problem> {
         if self.metadata.len() > limits.label_filters {

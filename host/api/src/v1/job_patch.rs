@@ -15,7 +15,7 @@ use carillon_core::job::{Job, Metadata, Target};
 use carillon_core::json::unique::UniqueValue;
 use carillon_core::json::{Unreadable, read_value};
 use carillon_engine::intake::headers::{HeadersInput, HeadersPatch, headers_schema};
-use carillon_engine::intake::{JobDoc, TimeInput};
+use carillon_engine::intake::{JobInput, TimeInput};
 use carillon_policy::binding::pointer_to;
 
 /// The parts of a job that can be edited.
@@ -120,7 +120,7 @@ impl Patch {
     }
 
     /// The job as it could have been posted, patched. Without a payload in the patch there is none in the document.
-    pub(super) fn applied_to(mut self, job: &Job) -> Result<JobDoc, Problem> {
+    pub(super) fn applied_to(mut self, job: &Job) -> Result<JobInput, Problem> {
         if let Some(field) = self.0.keys().find(|field| !EDITABLE.contains(&field.as_str())) {
             let detail = format!("`{}` cannot be edited; {} can", field.escape_debug(), EDITABLE.join(", "));
             return Err(Problem::invalid(pointer_to(field), detail));
@@ -137,7 +137,7 @@ impl Patch {
         }
         let mut doc = document(job);
         json_patch::merge(&mut doc, &changes);
-        let doc: JobDoc =
+        let doc: JobInput =
             read_value(&doc).map_err(|Unreadable { pointer, message }| Problem::malformed(Some(pointer), message))?;
         let given = job.spec.target.as_ref().map(|target| target.headers.clone()).unwrap_or_default();
         let given = HeadersInput::from(given);
@@ -147,7 +147,7 @@ impl Patch {
             None if doc.url.is_none() => HeadersInput::default(),
             None => given,
         };
-        Ok(JobDoc { payload, headers, ..doc })
+        Ok(JobInput { payload, headers, ..doc })
     }
 }
 

@@ -81,11 +81,11 @@ struct RequestView {
 /// Returns the view of a job, with the name of its group.
 pub(super) fn job_view(api: &ApiState, job: Job) -> JobView {
     let group = api.services.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
-    JobView::of(job, group)
+    JobView::new(job, group)
 }
 
 impl JobView {
-    pub(super) fn of(job: Job, group: String) -> Self {
+    pub(super) fn new(job: Job, group: String) -> Self {
         let time = |at: UnixMs| at.to_string();
         let deadline = job.expires_at().map(time);
         let is_json = job.spec.is_json;
@@ -123,14 +123,14 @@ impl JobView {
     /// What became of a posted job.
     pub(super) fn placed(job: NewJob, placed: &InsertOutcome, group: String) -> Self {
         match placed {
-            InsertOutcome::Stored { run_at, .. } => Self::of(NewJob { run_at: *run_at, ..job }.shown(), group),
+            InsertOutcome::Stored { run_at, .. } => Self::new(NewJob { run_at: *run_at, ..job }.shown(), group),
             InsertOutcome::Duplicate(other) => {
-                Self { instead: Some("duplicate"), ..Self::of((**other).clone(), group) }
+                Self { instead: Some("duplicate"), ..Self::new((**other).clone(), group) }
             }
             InsertOutcome::Debounced(other) | InsertOutcome::Carried { job: other, .. } => {
-                Self { instead: Some("debounced"), ..Self::of((**other).clone(), group) }
+                Self { instead: Some("debounced"), ..Self::new((**other).clone(), group) }
             }
-            InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => Self::of(job.shown(), group),
+            InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => Self::new(job.shown(), group),
         }
     }
 

@@ -19,13 +19,13 @@ use super::super::input::{Path, Query, parse_body};
 use super::super::query::labels;
 use super::super::scope::is_visible;
 use super::disclosure::Disclosure;
-use super::job_filter::FilterDoc;
+use super::job_filter::FilterInput;
 use super::job_lists::{Scope, job_len, job_page, read_jobs};
 use super::job_view::{JobView, job_view};
 use super::{Page, Paging, find_group, foreign_cursor, page_size};
 use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
 use carillon_core::limits::ByteLimit;
-use carillon_engine::intake::JobDoc;
+use carillon_engine::intake::JobInput;
 use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery, StoreError};
 
 /// In the filter of a list over all groups.
@@ -35,14 +35,14 @@ const NO_GROUP: GroupId = GroupId(0);
 ///
 /// The job is stored durably when the server responds with 201. The status 200 means that another job stands for it (`dedupe_key`,
 /// `debounce_seconds`). A repetition with the same `Idempotency-Key` within 24 hours returns the same response and makes no job.
-#[utoipa::path(post, path = "/v1/groups/{group}/jobs", operation_id = "jobs_create", tag = "jobs", request_body = JobDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/jobs", operation_id = "jobs_create", tag = "jobs", request_body = JobInput,
     params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 201, body = JobView), (status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    request: Idempotent<JobDoc>,
+    request: Idempotent<JobInput>,
 ) -> Result<Response, Problem> {
     let group = find_group(&api, &access, &group)?;
     let job = api.intake.new_job(&group, request.doc, api.services.clock.now(), &mut access.validation()).await?;
@@ -58,9 +58,9 @@ pub(in super::super) async fn create(
 /// Batch of jobs.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BatchDoc {
+pub struct BatchInput {
     /// Jobs: 1 to 10,000, if `server.batch_limit` has its default.
-    #[schema(value_type = Vec<JobDoc>, min_items = 1, max_items = 10_000)]
+    #[schema(value_type = Vec<JobInput>, min_items = 1, max_items = 10_000)]
     jobs: Vec<Box<RawValue>>,
 }
 
@@ -79,7 +79,7 @@ pub struct BatchView {
 }
 
 impl BatchView {
-    fn of(posted: &[JobId], placed: &[InsertOutcome]) -> Self {
+    fn new(posted: &[JobId], placed: &[InsertOutcome]) -> Self {
         let id = |(posted, placed): (&JobId, &InsertOutcome)| match placed {
             InsertOutcome::Stored { .. } | InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => posted.to_string(),
             InsertOutcome::Duplicate(other)
@@ -92,14 +92,14 @@ impl BatchView {
 }
 
 /// Makes many jobs: all of them or none. `Idempotency-Key` applies to the whole batch.
-#[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", operation_id = "jobs_create_batch", tag = "jobs", request_body = BatchDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", operation_id = "jobs_create_batch", tag = "jobs", request_body = BatchInput,
     params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 201, body = BatchView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create_batch(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    request: Idempotent<BatchDoc>,
+    request: Idempotent<BatchInput>,
 ) -> Result<Response, Problem> {
     let (group, batch) = (find_group(&api, &access, &group)?, request.doc);
     if batch.jobs.is_empty() || batch.jobs.len() > api.config.limits.batch {
@@ -128,7 +128,7 @@ pub(in super::super) async fn create_batch(
         return Err(Problem::invalid("/jobs", detail));
     }
     let posted: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-    let answer = move |placed: &[InsertOutcome]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
+    let answer = move |placed: &[InsertOutcome]| Answer::new(StatusCode::CREATED, &BatchView::new(&posted, placed));
     insert_jobs(&api, &access, jobs, request.key, answer).await
 }
 
@@ -215,9 +215,9 @@ fn before(paging: &Paging) -> Result<Option<JobId>, Problem> {
 }
 
 impl FilterParams {
-    fn filter(self, query: &[(String, String)]) -> Result<FilterDoc, Problem> {
+    fn filter(self, query: &[(String, String)]) -> Result<FilterInput, Problem> {
         let state = self.state.as_deref().map(str::parse).transpose();
-        Ok(FilterDoc {
+        Ok(FilterInput {
             state: state.map_err(|error: String| Problem::parameter("state", error))?,
             name: self.name,
             name_prefix: self.name_prefix,

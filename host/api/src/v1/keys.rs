@@ -46,7 +46,7 @@ const UNTIL_REMOVED: &str = "until-removed";
 /// Value of a key: exactly one of `secret` and `secret_base64`.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct KeyDoc {
+pub struct KeyInput {
     /// Secret as text; its UTF-8 bytes are the secret. An `ed25519` key may be in PEM (PKCS #8), as `openssl genpkey -algorithm ed25519` writes
     /// it.
     secret: Option<String>,
@@ -68,7 +68,7 @@ pub struct KeyDoc {
     overlap: Option<String>,
 }
 
-impl KeyDoc {
+impl KeyInput {
     /// A key of the configuration, whose secret was read.
     #[must_use]
     pub fn of_configuration(key: &TenantKey) -> Self {
@@ -186,7 +186,7 @@ pub struct KeyVersionView {
 }
 
 impl KeyView {
-    fn of(key: &Key, now: UnixMs) -> Self {
+    fn new(key: &Key, now: UnixMs) -> Self {
         Self {
             name: key.name.clone(),
             version: key.newest.number,
@@ -223,13 +223,13 @@ pub struct PutKeyView {
 
 /// Makes a key, or gives it a new version, which signs first. `overlap` determines how long the present versions stay valid. The response has
 /// content if there are warnings.
-#[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyDoc,
+#[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyInput,
     responses((status = 200, body = PutKeyView), (status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Body(doc): Body<KeyDoc>,
+    Body(doc): Body<KeyInput>,
 ) -> Result<Response, Problem> {
     api.services.catalog.put_key(access.tenant.id, &name, doc.value()?, &access.origin()).await?;
     api.services.notifier.notify_local();
@@ -289,7 +289,7 @@ pub(in super::super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<KeyView>, Problem> {
     let key = api.services.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
-    Ok(Json(KeyView::of(&key, api.services.clock.now())))
+    Ok(Json(KeyView::new(&key, api.services.clock.now())))
 }
 
 /// Lists the tenant's keys by name.
@@ -301,7 +301,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
     let now = api.services.clock.now();
-    let keys = api.services.catalog.keys(access.tenant.id).iter().map(|key| KeyView::of(key, now)).collect();
+    let keys = api.services.catalog.keys(access.tenant.id).iter().map(|key| KeyView::new(key, now)).collect();
     Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?.within(api.config.limits.answer)))
 }
 

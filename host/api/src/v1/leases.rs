@@ -44,7 +44,7 @@ const ERROR_LEN: usize = 4 << 10;
 /// Request for leases.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct LeaseDoc {
+pub struct LeaseInput {
     /// Largest number of jobs: 1 to 1000. Default: 1.
     max: u32,
     /// Duration of each lease: `1s` to `12h`. Default: `30s`.
@@ -53,7 +53,7 @@ pub struct LeaseDoc {
     wait: Option<String>,
 }
 
-impl Default for LeaseDoc {
+impl Default for LeaseInput {
     fn default() -> Self {
         Self { max: 1, lease: None, wait: None }
     }
@@ -91,7 +91,7 @@ struct LeaseView {
 }
 
 impl LeaseView {
-    fn of(token: String, leased: LeasedJob, group: &str) -> Self {
+    fn new(token: String, leased: LeasedJob, group: &str) -> Self {
         let text = String::from_utf8(leased.body.to_vec());
         let payload_base64 = text.is_err().then(|| STANDARD.encode(&leased.body));
         let raw = |text: &String| RawValue::from_string(text.clone()).ok();
@@ -103,7 +103,7 @@ impl LeaseView {
             payload_text: text.ok().filter(|_| payload.is_none()),
             payload,
             payload_base64,
-            job: JobView::of(leased.job, group.to_owned()),
+            job: JobView::new(leased.job, group.to_owned()),
         }
     }
 }
@@ -141,7 +141,7 @@ fn read_ticket(catalog: &Catalog, tenant: TenantId, text: &str) -> Result<LeaseT
 
 /// Leases jobs that have no URL: the most urgent first, then the oldest. With `wait`, the request waits for a job. The list is empty if there
 /// is none.
-#[utoipa::path(post, path = "/v1/groups/{group}/leases", operation_id = "leases_create", tag = "leases", request_body = Option<LeaseDoc>,
+#[utoipa::path(post, path = "/v1/groups/{group}/leases", operation_id = "leases_create", tag = "leases", request_body = Option<LeaseInput>,
     responses((status = 200, body = LeasesView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn lease(
     State(api): State<Arc<ApiState>>,
@@ -149,7 +149,7 @@ pub(in super::super) async fn lease(
     Extension(client): Extension<Client>,
     Extension(place): Extension<RequestPlace>,
     Path(group): Path<String>,
-    OptionalBody(doc): OptionalBody<LeaseDoc>,
+    OptionalBody(doc): OptionalBody<LeaseInput>,
 ) -> Result<Response, Problem> {
     let group = find_group(&api, &access, &group)?;
     if !(1..=LEASES).contains(&doc.max) {
@@ -177,7 +177,7 @@ pub(in super::super) async fn lease(
     drop(waiting);
     let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| {
         let token = write_ticket(&api.services.catalog, access.tenant.id, *ticket);
-        LeaseView::of(token, leased.clone(), &group.name)
+        LeaseView::new(token, leased.clone(), &group.name)
     };
     let answer = serde_json::to_vec(&LeasesView { leases: handover.leases().iter().map(view).collect() });
     let answer = answer.map_err(|error| {
@@ -232,7 +232,7 @@ async fn find_ticket(api: &ApiState, access: &Access, token: &str) -> Result<Lea
 /// New duration of a lease.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ExtendDoc {
+pub struct ExtendInput {
     /// Duration from now: `1s` to `12h`. Default: `30s`.
     lease: Option<String>,
 }
@@ -246,13 +246,13 @@ pub struct ExtendedView {
 }
 
 /// Changes the end of a lease.
-#[utoipa::path(post, path = "/v1/leases/{token}/extend", operation_id = "leases_extend", tag = "leases", request_body = Option<ExtendDoc>,
+#[utoipa::path(post, path = "/v1/leases/{token}/extend", operation_id = "leases_extend", tag = "leases", request_body = Option<ExtendInput>,
     responses((status = 200, body = ExtendedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn extend(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(token): Path<String>,
-    OptionalBody(doc): OptionalBody<ExtendDoc>,
+    OptionalBody(doc): OptionalBody<ExtendInput>,
 ) -> Result<Json<ExtendedView>, Problem> {
     let ticket = find_ticket(&api, &access, &token).await?;
     let lease = lease_time("/lease", doc.lease.as_deref())?;
@@ -284,7 +284,7 @@ pub(in super::super) async fn complete(
 /// Failure of a leased job.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct FailDoc {
+pub struct FailInput {
     /// Description of the error; the first 4 KiB are kept.
     error: Option<String>,
     /// Whether no further attempt can help: the job becomes a dead letter. Default: false.
@@ -294,13 +294,13 @@ pub struct FailDoc {
 }
 
 /// Reports that a leased job failed, and ends its lease. The group's retry policy decides whether and when the job is tried again.
-#[utoipa::path(post, path = "/v1/leases/{token}/fail", operation_id = "leases_fail", tag = "leases", request_body = Option<FailDoc>,
+#[utoipa::path(post, path = "/v1/leases/{token}/fail", operation_id = "leases_fail", tag = "leases", request_body = Option<FailInput>,
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn fail(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(token): Path<String>,
-    OptionalBody(doc): OptionalBody<FailDoc>,
+    OptionalBody(doc): OptionalBody<FailInput>,
 ) -> Result<Json<EndedView>, Problem> {
     let retry_after = doc.retry_after.as_deref().map(|text| parse_period("/retry_after", text)).transpose()?;
     let error = doc.error.unwrap_or_else(|| "the consumer reported a failure".to_owned());

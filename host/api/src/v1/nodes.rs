@@ -10,7 +10,7 @@ use super::super::ApiState;
 use super::super::error::Problem;
 use super::super::input::Query;
 use super::{Page, Paging};
-use carillon_store::{Member, NodeDoc};
+use carillon_store::{Member, NodeRecord};
 
 /// Node, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -18,7 +18,7 @@ pub struct NodeView {
     /// Id of the node, which is new at each start.
     id: String,
     #[serde(flatten)]
-    doc: NodeDoc,
+    doc: NodeRecord,
     /// Whether the node reported recently. A node that did not may have stopped, or lost its connection to the database.
     alive: bool,
     /// Time when the node started, or joined again after it was considered dead.

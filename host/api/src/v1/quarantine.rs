@@ -18,7 +18,7 @@ use super::views::GroupView;
 /// End of a group's quarantines.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UnquarantineDoc {
+pub struct UnquarantineInput {
     /// Reason for the change.
     #[serde(default)]
     why: Option<String>,
@@ -27,13 +27,13 @@ pub struct UnquarantineDoc {
 /// Ends the quarantines of a group's policies on all nodes: of the version in force, of the canary and of the shadow. Later faults can lead to
 /// quarantine again.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/unquarantine", operation_id = "policies_unquarantine", tag = "policies",
-    request_body = Option<UnquarantineDoc>,
+    request_body = Option<UnquarantineInput>,
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn unquarantine(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    OptionalBody(doc): OptionalBody<UnquarantineDoc>,
+    OptionalBody(doc): OptionalBody<UnquarantineInput>,
 ) -> Result<Json<GroupView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let group = api.services.catalog.lift_quarantine(&group, &access.author(doc.why, &api.config.limits)?).await?;

@@ -32,7 +32,7 @@ impl Part<'_> {
 }
 
 impl QuarantineView {
-    fn of((policy, began, shadow): (PolicyKey, QuarantineStart, bool)) -> Self {
+    fn from_entry((policy, began, shadow): (PolicyKey, QuarantineStart, bool)) -> Self {
         Self {
             version: began.binding,
             shadow,
@@ -73,7 +73,7 @@ pub(super) fn quarantine_views(api: &ApiState, group: &Group) -> Vec<QuarantineV
     let of_jobs = api.services.runtime.quarantine.of_group(group.tenant.id, group.id, times);
     let others = of_jobs.into_iter().filter(|(policy, _)| !is_bound(policy));
     let others: Vec<_> = others.map(|(policy, began)| (policy, began, false)).collect();
-    bound.into_iter().chain(others).map(QuarantineView::of).collect()
+    bound.into_iter().chain(others).map(QuarantineView::from_entry).collect()
 }
 
 /// How many policies are quarantined on this node, as far as deliveries and observers go.

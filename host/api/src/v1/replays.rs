@@ -13,7 +13,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::super::{ApiLimits, ApiState};
 use super::find_group;
-use super::job_filter::{FilterDoc, instant};
+use super::job_filter::{FilterInput, instant};
 use super::jobs::{Named, find_readable_job};
 use super::shadow::{DifferenceView, TallyView};
 use carillon_catalog::{AccessRole, Group};
@@ -32,7 +32,7 @@ const ATTEMPTS: u32 = 1_000;
 /// Options of a replay.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ReplayDoc {
+pub struct ReplayInput {
     /// Version of the group's policy that decides again. Default: the version that decided.
     version: Option<i64>,
 }
@@ -52,7 +52,7 @@ pub struct ReplayView {
 /// Selection of attempts for a backtest.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BacktestDoc {
+pub struct BacktestInput {
     /// Version of the group's policy that decides again.
     version: i64,
     /// Only attempts of jobs that were accepted at this time (RFC 3339) or later.
@@ -116,14 +116,14 @@ impl From<Skipped> for SkippedView {
     }
 }
 
-impl BacktestDoc {
+impl BacktestInput {
     /// Which jobs, and which of their attempts. An attempt begins when its job is there: so of no later jobs.
     fn range(self, access: &Access, group: &Group, limits: &ApiLimits) -> Result<(JobFilter, Range<UnixMs>), Problem> {
         let from = instant("/attempted_from", self.attempted_from)?.unwrap_or(UnixMs(i64::MIN));
         let before = instant("/attempted_before", self.attempted_before)?;
         let Self { created_from, created_before, .. } = self;
         let mut filter =
-            FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group.id, limits)?;
+            FilterInput { created_from, created_before, ..FilterInput::default() }.of(access, group.id, limits)?;
         filter.created_before = filter.created_before.into_iter().chain(before).min();
         Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
     }
@@ -147,13 +147,13 @@ fn refused(NotReplayable(why): NotReplayable) -> Problem {
 
 /// Replays an attempt: decides it again from its record, with the version that decided it or with another one. Nothing is sent or stored.
 #[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", operation_id = "attempts_replay", tag = "policies", params(Named),
-    request_body = Option<ReplayDoc>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
+    request_body = Option<ReplayInput>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn replay(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((id, number)): Path<(String, String)>,
     Query(named): Query<Named>,
-    OptionalBody(doc): OptionalBody<ReplayDoc>,
+    OptionalBody(doc): OptionalBody<ReplayInput>,
 ) -> Result<Json<ReplayView>, Problem> {
     let job = find_readable_job(&api, &access, &id, &named).await?;
     let group = api.services.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
@@ -172,14 +172,14 @@ pub(in super::super) async fn replay(
 }
 
 /// Backtests a version of the group's policy: decides recorded attempts again, and compares the decisions. Nothing is sent or stored.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", operation_id = "policies_backtest", tag = "policies", request_body = BacktestDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", operation_id = "policies_backtest", tag = "policies", request_body = BacktestInput,
     responses((status = 200, body = BacktestView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backtest(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Extension(client): Extension<Client>,
     Path(name): Path<String>,
-    Body(doc): Body<BacktestDoc>,
+    Body(doc): Body<BacktestInput>,
 ) -> Result<Json<BacktestView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let (version, limit) = (doc.version, doc.limit.unwrap_or(JOBS));

@@ -12,7 +12,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, parse};
 use super::schedule_view::{ScheduleView, find_schedule, show_schedule};
-use super::schedules::{self, ScheduleDoc};
+use super::schedules::{self, ScheduleInput};
 
 /// The members of a schedule as it is shown that are also those of one that is put. Not `paused`: it stays by itself where it is not named, also
 /// if the schedule is paused in the same moment.
@@ -20,7 +20,7 @@ const MEMBERS: [&str; 11] =
     ["group", "cron", "time_zone", "start", "end", "max_runs", "jitter", "overlap", "catch_up", "catch_up_all", "job"];
 
 /// Changes some settings of a schedule. Members that the document does not name stay; `job` is replaced as a whole.
-#[utoipa::path(patch, path = "/v1/schedules/{schedule}", operation_id = "schedules_patch", tag = "schedules", request_body = ScheduleDoc,
+#[utoipa::path(patch, path = "/v1/schedules/{schedule}", operation_id = "schedules_patch", tag = "schedules", request_body = ScheduleInput,
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
     State(api): State<Arc<ApiState>>,
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn every_member_of_a_schedule_stays_unless_it_is_named() {
-        let schema = serde_json::to_value(ScheduleDoc::schema()).unwrap();
+        let schema = serde_json::to_value(ScheduleInput::schema()).unwrap();
         let mut known: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         known.retain(|member| *member != "paused");
         let mut members = MEMBERS;

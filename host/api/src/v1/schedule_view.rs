@@ -52,7 +52,7 @@ pub struct ScheduleView {
     /// Whether all missed runs are made up for, and not only the newest.
     catch_up_all: bool,
     /// Document of its jobs.
-    #[schema(value_type = carillon_engine::intake::JobDoc)]
+    #[schema(value_type = carillon_engine::intake::JobInput)]
     job: Box<RawValue>,
     /// Whether the schedule is paused.
     paused: bool,
@@ -196,7 +196,7 @@ pub struct RunView {
 }
 
 impl RunView {
-    pub(super) fn of(record: &TickRecord) -> Self {
+    pub(super) fn from_record(record: &TickRecord) -> Self {
         let skipped = record.skipped;
         Self {
             tick: record.at.to_string(),

@@ -47,7 +47,7 @@ const ASKED_TRIES: i64 = 100;
 /// Schedule, as a client puts it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ScheduleDoc {
+pub struct ScheduleInput {
     /// Name of the group of its jobs.
     group: String,
     /// Expression, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, `L`, `W` and `#` for days as in Quartz,
@@ -89,11 +89,11 @@ pub struct ScheduleDoc {
     #[serde(default)]
     paused: Option<bool>,
     /// Document of its jobs: as it is posted, without `run_at`.
-    #[schema(value_type = carillon_engine::intake::JobDoc)]
+    #[schema(value_type = carillon_engine::intake::JobInput)]
     job: Box<RawValue>,
 }
 
-impl ScheduleDoc {
+impl ScheduleInput {
     fn spec(self, now: UnixMs) -> Result<ScheduleSpec, Problem> {
         let at = |pointer, value: Option<Value>| {
             let value = value.filter(|value| !value.is_null());
@@ -154,13 +154,13 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
 }
 
 /// Makes or replaces a schedule. A paused schedule stays paused unless `paused` is given. If the runs change, missed runs are not made up for.
-#[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleDoc,
+#[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleInput,
     responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Body(doc): Body<ScheduleDoc>,
+    Body(doc): Body<ScheduleInput>,
 ) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
     let paused = doc.paused;
     let spec = doc.spec(api.services.clock.now())?;
@@ -210,7 +210,7 @@ pub(in super::super) async fn history(
     let before = paging.cursor.as_deref().map(|cursor| time(&Value::from(cursor), UnixMs(0))).transpose();
     let before = before.map_err(|_| foreign_cursor())?;
     let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
-    let runs = api.services.store.ticks(query).await?.iter().map(RunView::of).collect();
+    let runs = api.services.store.ticks(query).await?.iter().map(RunView::from_record).collect();
     Ok(Json(Page::cut(runs, limit, RunView::cursor).within(api.config.limits.answer)))
 }
 
@@ -287,7 +287,7 @@ pub(in super::super) async fn run(
 /// Range of past runs.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BackfillDoc {
+pub struct BackfillInput {
     /// First time of the range: RFC 3339 or Unix seconds.
     #[schema(value_type = TimeInput)]
     from: Value,
@@ -307,14 +307,14 @@ pub struct BackfillView {
 
 /// Makes the missing jobs of a range of past runs. Unless `overlap` is `allow`, they run one after the other. A repetition with the same
 /// `Idempotency-Key` within 24 hours returns the same response and makes no job.
-#[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", operation_id = "schedules_backfill", tag = "schedules", request_body = BackfillDoc,
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", operation_id = "schedules_backfill", tag = "schedules", request_body = BackfillInput,
     params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backfill(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Idempotent { doc, key }: Idempotent<BackfillDoc>,
+    Idempotent { doc, key }: Idempotent<BackfillInput>,
 ) -> Result<Response, Problem> {
     let (schedule, now) = (find_schedule(&api, &access, &name)?, api.services.clock.now());
     let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));

@@ -24,7 +24,7 @@ use carillon_policy::Ruling;
 /// Version to run as a group's shadow.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ShadowDoc {
+pub struct ShadowInput {
     /// Number of the version.
     version: i64,
     /// Percentage of the attempts that the shadow is shown: 1 to 100. Default: 100.
@@ -209,13 +209,13 @@ fn no_shadow(group: &str) -> Problem {
 }
 
 /// Makes a version the group's shadow: it runs beside the version in force. Its decisions are compared and counted, and never used.
-#[utoipa::path(put, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_put", tag = "policies", request_body = ShadowDoc,
+#[utoipa::path(put, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_put", tag = "policies", request_body = ShadowInput,
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Body(doc): Body<ShadowDoc>,
+    Body(doc): Body<ShadowInput>,
 ) -> Result<Json<ShadowView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let percent = doc.percent.unwrap_or(100);

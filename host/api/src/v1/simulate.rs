@@ -25,7 +25,7 @@ use carillon_core::json::unique;
 use carillon_engine::delivery::send::{Answer, Outgoing};
 use carillon_engine::delivery::simulate::{ATTEMPTS, simulated_answer};
 use carillon_engine::intake::headers::{HeaderView, HeadersInput, headers_schema};
-use carillon_engine::intake::{JobDoc, TimeInput};
+use carillon_engine::intake::{JobInput, TimeInput};
 use carillon_policy::{Fault, Plan};
 
 /// The statuses of an imagined failure and of an imagined success.
@@ -35,16 +35,16 @@ const SUCCESS_STATUS: u16 = 200;
 /// Job to simulate, and the responses to assume.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SimulateDoc {
+pub struct SimulateInput {
     /// Job, as it would be posted.
-    job: JobDoc,
+    job: JobInput,
     /// Candidate policy, merged over the group's own. Default: the group's policy.
     #[serde(default, deserialize_with = "unique::optional")]
     #[schema(value_type = Option<Object>)]
     policy: Option<Value>,
     /// Assumed responses of the receiver, one for each attempt.
     #[serde(default)]
-    responses: Vec<ResponseDoc>,
+    responses: Vec<ResponseInput>,
     /// Instead of `responses`: number of responses with status 500, before one with status 200.
     #[serde(default)]
     failures: usize,
@@ -60,7 +60,7 @@ pub struct SimulateDoc {
 /// Assumed response.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ResponseDoc {
+pub struct ResponseInput {
     /// HTTP status. Default: 200.
     #[serde(default)]
     status: Option<u16>,
@@ -140,14 +140,14 @@ struct ForetoldAttempt {
 }
 
 /// Simulates a job of this group: returns the exact bytes of its request and the times of its attempts. Nothing is stored or sent.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", operation_id = "policies_simulate", tag = "policies", request_body = SimulateDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", operation_id = "policies_simulate", tag = "policies", request_body = SimulateInput,
     responses((status = 200, body = SimulationView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn simulate(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Extension(client): Extension<Client>,
     Path(name): Path<String>,
-    Body(doc): Body<SimulateDoc>,
+    Body(doc): Body<SimulateInput>,
 ) -> Result<Json<SimulationView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let wall = api.services.clock.now();
@@ -174,14 +174,14 @@ pub(in super::super) async fn simulate(
     let (seed, leased) = (job.seed, leased(job));
     let forecast = client.unless_gone(api.executor.simulate(&group, &plan, leased, answers)).await?;
     let (request, error) = match forecast.request {
-        Ok(request) => (Some(RequestView::of(&request)), None),
+        Ok(request) => (Some(RequestView::new(&request)), None),
         Err((role, fault)) => {
             (None, Some(AttemptError { code: fault.code.into(), message: format!("{role}: {}", fault.message) }))
         }
     };
     let mut before = now;
     let attempts = forecast.attempts.into_iter().map(|(at, attempt)| {
-        let foretold = ForetoldAttempt::of(at, before, attempt);
+        let foretold = ForetoldAttempt::new(at, before, attempt);
         before = at;
         foretold
     });
@@ -227,7 +227,7 @@ pub(super) async fn plan_of(api: &ApiState, group: &Group, job: &NewJob) -> Resu
     Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
 }
 
-fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
+fn answers(doc: &SimulateInput) -> Result<Vec<Answer>, Problem> {
     let most = |pointer: &str| Problem::invalid(pointer, format!("at most {ATTEMPTS} attempts can be simulated"));
     if doc.failures > ATTEMPTS {
         return Err(most("/failures"));
@@ -243,7 +243,7 @@ fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
     doc.responses.iter().enumerate().map(|(index, response)| answer(index, response)).collect()
 }
 
-fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
+fn answer(index: usize, response: &ResponseInput) -> Result<Answer, Problem> {
     let Some(error) = &response.error else {
         let (status, headers) = (response.status.unwrap_or(SUCCESS_STATUS), response.headers.as_given());
         return Ok(simulated_answer(status, headers, response.body.clone().into()));
@@ -266,7 +266,7 @@ pub(super) fn leased(job: NewJob) -> LeasedJob {
 }
 
 impl RequestView {
-    pub(super) fn of(outgoing: &Outgoing) -> Self {
+    pub(super) fn new(outgoing: &Outgoing) -> Self {
         let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
@@ -285,7 +285,7 @@ impl RequestView {
 }
 
 impl ForetoldAttempt {
-    fn of(at: UnixMs, before: UnixMs, attempt: AttemptRecord) -> Self {
+    fn new(at: UnixMs, before: UnixMs, attempt: AttemptRecord) -> Self {
         let detail = attempt.detail;
         let decision = detail.decision;
         Self {

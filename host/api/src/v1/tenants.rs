@@ -14,25 +14,25 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging, removed};
-use carillon_catalog::{AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
+use carillon_catalog::{AccessRole, SignerInput, Tenant, TenantPatch, TenantUsage};
 use carillon_core::json::unique::{self, UniqueValue};
 use carillon_core::limits::TenantLimits;
-use carillon_policy::binding::{Changes, QuotaDoc};
+use carillon_policy::binding::{Changes, QuotaInput};
 
 /// Settings of a tenant.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TenantDoc {
+pub struct TenantInput {
     /// Settings that its groups inherit, in the form of a group.
     #[serde(default, deserialize_with = "unique::map")]
     #[schema(value_type = Object)]
     defaults: BTreeMap<String, UniqueValue>,
     /// Limits on what its groups use together, besides each group's own.
     #[serde(default)]
-    quota: QuotaDoc,
+    quota: QuotaInput,
     /// Signers of plugins. If there are any, uploads must be signed by one of them. Signers that are not listed are removed.
     #[serde(default)]
-    plugin_signers: Vec<SignerDoc>,
+    plugin_signers: Vec<SignerInput>,
 }
 
 /// Tenant, as the API returns it.
@@ -44,9 +44,9 @@ pub struct TenantView {
     #[schema(value_type = Object)]
     defaults: Value,
     /// Limits on what its groups use together.
-    quota: QuotaDoc,
+    quota: QuotaInput,
     /// Signers of plugins; if there are none, uploads need no signature.
-    plugin_signers: Vec<SignerDoc>,
+    plugin_signers: Vec<SignerInput>,
     /// What it has of what its quota bounds.
     usage: TenantUsage,
     /// Whether it is suspended: its tokens are refused, and nothing is delivered, ticked or leased.
@@ -80,16 +80,16 @@ fn tenant_view(api: &ApiState, tenant: &Tenant) -> TenantView {
 
 /// Makes a tenant, or replaces all of its settings. The request fails if one of its groups would no longer be valid. The response lists the
 /// settings that were removed, added and changed.
-#[utoipa::path(put, path = "/v1/tenants/{tenant}", operation_id = "tenants_put", tag = "tenants", request_body = TenantDoc,
+#[utoipa::path(put, path = "/v1/tenants/{tenant}", operation_id = "tenants_put", tag = "tenants", request_body = TenantInput,
     responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Body(doc): Body<TenantDoc>,
+    Body(doc): Body<TenantInput>,
 ) -> Result<(StatusCode, Json<ChangedTenantView>), Problem> {
-    let TenantDoc { defaults, quota, plugin_signers } = doc;
-    let doc = carillon_catalog::TenantDoc {
+    let TenantInput { defaults, quota, plugin_signers } = doc;
+    let doc = carillon_catalog::TenantRecord {
         defaults: defaults.into_iter().map(|(name, value)| (name, value.0)).collect(),
         quota,
         plugin_signers,
@@ -211,7 +211,7 @@ pub struct WhoamiView {
     /// Name of the tenant.
     tenant: String,
     /// Limits on what the tenant's groups use together.
-    quota: QuotaDoc,
+    quota: QuotaInput,
     /// Largest use that the tenant may make: its quota, and the server's defaults for the rest.
     limits: TenantLimits,
     /// What the tenant has of what its limits bound.

@@ -35,7 +35,7 @@ const MAX_OVERLAP: Duration = Duration::from_secs(30 * 86_400);
 /// Token to be made.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TokenDoc {
+pub struct TokenInput {
     /// Tenant whose data the token gives access to. Default: the caller's tenant. Another tenant requires an operator's token.
     tenant: Option<String>,
     /// Note on the token's user.
@@ -96,7 +96,7 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    fn of(token: &ApiToken) -> Self {
+    fn from_token(token: &ApiToken) -> Self {
         let networks = |networks: &[IpNet]| networks.iter().map(ToString::to_string).collect();
         Self {
             id: token.id.clone(),
@@ -118,12 +118,12 @@ impl TokenView {
 }
 
 /// Makes a token. Only this response has its text.
-#[utoipa::path(post, path = "/v1/tokens", operation_id = "tokens_create", tag = "tokens", request_body = TokenDoc,
+#[utoipa::path(post, path = "/v1/tokens", operation_id = "tokens_create", tag = "tokens", request_body = TokenInput,
     responses((status = 201, body = TokenView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
-    Body(doc): Body<TokenDoc>,
+    Body(doc): Body<TokenInput>,
 ) -> Result<(StatusCode, Json<TokenView>), Problem> {
     let tenant = tenant_of_token(&api, &access, &doc)?;
     if doc.operator && !access.operator {
@@ -146,7 +146,7 @@ pub(in super::super) async fn create(
         ..NewToken::new(&doc.name, doc.role)
     };
     let (token, text) = api.services.catalog.create_token(tenant.id, new, &access.origin()).await?;
-    Ok((StatusCode::CREATED, Json(TokenView { token: Some(text), ..TokenView::of(&token) })))
+    Ok((StatusCode::CREATED, Json(TokenView { token: Some(text), ..TokenView::from_token(&token) })))
 }
 
 /// Checks the names of groups, each of which counts once.
@@ -205,7 +205,7 @@ pub(in super::super) async fn list(
         return Err(Problem::forbidden("only an operator's token can list the tokens of operators"));
     };
     tokens.retain(|token| token.operator == listed.operator);
-    let mut views: Vec<_> = tokens.iter().map(|token| TokenView::of(token)).collect();
+    let mut views: Vec<_> = tokens.iter().map(|token| TokenView::from_token(token)).collect();
     views.sort_by(|one, other| one.id.cmp(&other.id));
     Ok(Json(Page::of_sorted(views, &paging, |token: &TokenView| token.id.clone())?.within(api.config.limits.answer)))
 }
@@ -213,7 +213,7 @@ pub(in super::super) async fn list(
 /// Rotation of a token.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RotateDoc {
+pub struct RotateInput {
     /// Time for which the present text stays valid, such as `1h`; at most `30d`. Default: it ends at once.
     overlap: Option<String>,
     /// New validity of the token: a duration such as `30days`. Default: the expiry stays. It excludes `expires_at`.
@@ -224,13 +224,13 @@ pub struct RotateDoc {
 }
 
 /// Gives a token another text under the same id. Only this response has it. The present text stays valid for `overlap`.
-#[utoipa::path(post, path = "/v1/tokens/{id}/rotate", operation_id = "tokens_rotate", tag = "tokens", request_body = Option<RotateDoc>,
+#[utoipa::path(post, path = "/v1/tokens/{id}/rotate", operation_id = "tokens_rotate", tag = "tokens", request_body = Option<RotateInput>,
     responses((status = 200, body = TokenView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rotate(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
-    OptionalBody(doc): OptionalBody<RotateDoc>,
+    OptionalBody(doc): OptionalBody<RotateInput>,
 ) -> Result<Json<TokenView>, Problem> {
     let token = find_token(&api, &access, &id)?;
     let overlap = match doc.overlap.as_deref() {
@@ -246,7 +246,7 @@ pub(in super::super) async fn rotate(
     }
     let (token, text) =
         api.services.catalog.rotate_token(&token, Rotation { overlap, expires_at }, &access.origin()).await?;
-    Ok(Json(TokenView { token: Some(text), ..TokenView::of(&token) }))
+    Ok(Json(TokenView { token: Some(text), ..TokenView::from_token(&token) }))
 }
 
 /// Revokes a token. What it has opened ends within a second. The response is 409 if it is the last one of an operator.
@@ -261,7 +261,7 @@ pub(in super::super) async fn delete(
 }
 
 /// Returns the tenant with which a new token is stored.
-fn tenant_of_token(api: &ApiState, access: &Access, doc: &TokenDoc) -> Result<Arc<Tenant>, Problem> {
+fn tenant_of_token(api: &ApiState, access: &Access, doc: &TokenInput) -> Result<Arc<Tenant>, Problem> {
     if doc.operator {
         if doc.tenant.as_ref().is_some_and(|name| name != DEFAULT_TENANT) {
             return Err(Problem::invalid("/tenant", "an operator's token belongs to no tenant"));

@@ -13,7 +13,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::super::{ApiLimits, ApiState};
 use super::group_view::changed_group;
-use super::views::{ArmView, ByView, ChangedGroupView, UseDoc};
+use super::views::{ArmView, ByView, ChangedGroupView, UseInput};
 use super::{Page, Paging, find_group};
 use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Initiator, Move, Written};
 use carillon_core::clock::UnixMs;
@@ -32,17 +32,17 @@ const MIN_ATTEMPTS: u32 = 20;
 
 /// Version of a policy that is not yet in force.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct CandidateDoc {
+pub struct VersionInput {
     /// Encoders, in the order of their calls.
-    encode: Option<Vec<UseDoc>>,
+    encode: Option<Vec<UseInput>>,
     /// Signer; null removes an inherited one.
-    sign: Option<UseDoc>,
+    sign: Option<UseInput>,
     /// Judge.
-    judge: Option<UseDoc>,
+    judge: Option<UseInput>,
     /// Retry policy.
-    retry: Option<UseDoc>,
+    retry: Option<UseInput>,
     /// Observer; null removes an inherited one.
-    observe: Option<UseDoc>,
+    observe: Option<UseInput>,
     /// Reason for the version.
     why: Option<String>,
 }
@@ -50,7 +50,7 @@ pub struct CandidateDoc {
 /// Version to put in force.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PromoteDoc {
+pub struct PromoteInput {
     /// Number of the version.
     version: i64,
     /// Reason for the change.
@@ -75,7 +75,7 @@ pub struct PromoteDoc {
 /// Options of a rollback.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RollbackDoc {
+pub struct RollbackInput {
     /// Version that the caller wants to take back: the canary or, if there is none, the version in force. If it is another one by now, the
     /// response is 409 and nothing changes.
     #[serde(default)]
@@ -135,7 +135,7 @@ pub struct MoveView {
 }
 
 impl VersionView {
-    fn of(group: &Group, binding: &Binding) -> Self {
+    fn new(group: &Group, binding: &Binding) -> Self {
         Self {
             version: binding.number,
             active: binding.number == group.binding,
@@ -183,7 +183,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<VersionView>>, Problem> {
     let group = find_group(&api, &access, &name)?;
-    let views = api.services.catalog.bindings(&group).iter().map(|binding| VersionView::of(&group, binding)).collect();
+    let views = api.services.catalog.bindings(&group).iter().map(|binding| VersionView::new(&group, binding)).collect();
     Ok(Json(Page::of_numbered(views, &paging, |view| view.version)?.within(api.config.limits.answer)))
 }
 
@@ -198,7 +198,7 @@ pub(in super::super) async fn get(
     let group = find_group(&api, &access, &name)?;
     let binding = version.parse().ok().and_then(|number| api.services.catalog.binding(&group, number));
     let binding = binding.ok_or_else(|| Problem::unknown("version", &version))?;
-    Ok(Json(VersionView::of(&group, &binding)))
+    Ok(Json(VersionView::new(&group, &binding)))
 }
 
 /// Base of a new version.
@@ -233,7 +233,7 @@ pub struct ProposedView {
 
 /// Makes a version of a group's policy that is not in force. It is checked as in a `PUT` of the group. The response lists what it would remove,
 /// add and change. If the group's requests are signed, the document must have `sign`; `"sign": null` ends the signing.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_create", tag = "policies", params(Proposal), request_body = CandidateDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_create", tag = "policies", params(Proposal), request_body = VersionInput,
     responses((status = 201, body = ProposedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<ApiState>>,
@@ -254,19 +254,19 @@ pub(in super::super) async fn create(
         None => Written::Whole(doc),
     };
     let proposed = api.services.catalog.propose(&group, written, &access.author(why, &api.config.limits)?).await?;
-    let version = VersionView::of(&group, &proposed.binding);
+    let version = VersionView::new(&group, &proposed.binding);
     let warnings = api.services.catalog.warnings_of(&group.tenant, &proposed.effective);
     Ok((StatusCode::CREATED, Json(ProposedView { version, changes: proposed.changes, warnings })))
 }
 
 /// Puts a version in force. With a `percent` below 100, only some of the jobs follow it, as a canary. A rollback restores the version before.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", operation_id = "policy_versions_promote", tag = "policies", request_body = PromoteDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", operation_id = "policy_versions_promote", tag = "policies", request_body = PromoteInput,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn promote(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Body(doc): Body<PromoteDoc>,
+    Body(doc): Body<PromoteInput>,
 ) -> Result<Json<ChangedGroupView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let author = access.author(doc.why.clone(), &api.config.limits)?;
@@ -279,8 +279,8 @@ pub(in super::super) async fn promote(
 }
 
 /// Returns the canary that a document requests; none if all jobs are to follow the version.
-fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> {
-    let PromoteDoc { version, percent, max_faults, max_differences, min_attempts, .. } = *doc;
+fn canary(doc: &PromoteInput, author: &Author) -> Result<Option<Canary>, Problem> {
+    let PromoteInput { version, percent, max_faults, max_differences, min_attempts, .. } = *doc;
     let percent = percent.unwrap_or(WHOLE);
     let bounds = [
         ("/max_faults", max_faults.is_some()),
@@ -310,13 +310,13 @@ fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> 
 
 /// Rolls back a policy: ends the canary or, if there is none, puts the previous version in force again. Each further rollback goes one version
 /// further back, never forward.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", operation_id = "policy_versions_rollback", tag = "policies", request_body = Option<RollbackDoc>,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", operation_id = "policy_versions_rollback", tag = "policies", request_body = Option<RollbackInput>,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rollback(
     State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    OptionalBody(doc): OptionalBody<RollbackDoc>,
+    OptionalBody(doc): OptionalBody<RollbackInput>,
 ) -> Result<Json<ChangedGroupView>, Problem> {
     let group = find_group(&api, &access, &name)?;
     let author = access.author(doc.why, &api.config.limits)?;

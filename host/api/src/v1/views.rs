@@ -8,7 +8,7 @@ use serde_json::Value;
 use carillon_catalog::By;
 use carillon_core::error_code::ErrorCode;
 use carillon_engine::observers::Report;
-use carillon_policy::binding::{Changes, LimitsDoc, Pin, QuotaDoc};
+use carillon_policy::binding::{Changes, LimitsInput, Pin, QuotaInput};
 
 /// Author of a change.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -27,7 +27,7 @@ impl From<By> for ByView {
 
 /// Use of a plugin in a role.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct UseDoc {
+pub struct UseInput {
     /// Name of the plugin: `name`, or `name@version` for one of the tenant's own. Default: the inherited plugin, with this config.
     pub(super) plugin: Option<String>,
     /// Config, as the plugin's schema describes it.
@@ -42,30 +42,30 @@ pub struct UseDoc {
 
 /// TLS to receivers.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct TlsDoc {
+pub struct TlsInput {
     /// Name of a key of the kind `tls-client`, whose certificate is shown to receivers that ask for one. Null removes an inherited one.
     pub(super) client_key: Option<String>,
 }
 
 /// Settings of a group's own. The rest is inherited from its tenant and the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct GroupDoc {
+pub struct GroupInput {
     /// Encoders, in the order of their calls.
-    pub(super) encode: Option<Vec<UseDoc>>,
+    pub(super) encode: Option<Vec<UseInput>>,
     /// Signer; null removes an inherited one.
-    pub(super) sign: Option<UseDoc>,
+    pub(super) sign: Option<UseInput>,
     /// Headers of every request whose values are keys of the kind `header`: name of the header → name of the key.
     pub(super) auth_headers: Option<BTreeMap<String, String>>,
     /// TLS to receivers.
-    pub(super) tls: Option<TlsDoc>,
+    pub(super) tls: Option<TlsInput>,
     /// Judge.
-    pub(super) judge: Option<UseDoc>,
+    pub(super) judge: Option<UseInput>,
     /// Retry policy.
-    pub(super) retry: Option<UseDoc>,
+    pub(super) retry: Option<UseInput>,
     /// Observer of the group's events; null removes an inherited one.
-    pub(super) observe: Option<UseDoc>,
+    pub(super) observe: Option<UseInput>,
     /// Limits on concurrency, rate and time.
-    pub(super) limits: Option<LimitsDoc>,
+    pub(super) limits: Option<LimitsInput>,
     /// Name of the group to which copies of dead letters go, for consumers to pull.
     pub(super) dead_letters: Option<String>,
     /// Version of the policy that a job follows: the one in force (`group`, the default), or the one that was in force when it was accepted
@@ -94,14 +94,14 @@ pub struct GroupView {
     pub(super) updated_at: String,
     /// Settings of its own; with `?effective=true`, the merged settings that are in force.
     #[serde(flatten)]
-    #[schema(value_type = GroupDoc)]
+    #[schema(value_type = GroupInput)]
     pub(super) policy: Value,
     /// Layer that each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sources: Option<BTreeMap<String, String>>,
     /// Limits on what all groups of its tenant use together, besides its own; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) quota: Option<QuotaDoc>,
+    pub(super) quota: Option<QuotaInput>,
     /// Reason why no job of this group runs, if something that its policy refers to is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) broken: Option<String>,

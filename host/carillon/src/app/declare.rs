@@ -7,12 +7,14 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use carillon_api::{AUTH_KEY, KeyDoc, Mount, OwnLimits, without_preset};
-use carillon_catalog::{Author, Catalog, DEFAULT_TENANT, KeyValue, PutGroup, SignerDoc, Tenant, TenantDoc, Written};
+use carillon_api::{AUTH_KEY, KeyInput, Mount, OwnLimits, without_preset};
+use carillon_catalog::{
+    Author, Catalog, DEFAULT_TENANT, KeyValue, PutGroup, SignerInput, Tenant, TenantRecord, Written,
+};
 use carillon_config::{Config, TenantKey};
 use carillon_core::audit::Origin;
 use carillon_policy::KeyKind;
-use carillon_policy::binding::{Changes, QuotaDoc, is_as_written};
+use carillon_policy::binding::{Changes, QuotaInput, is_as_written};
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
 pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
@@ -28,11 +30,11 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
         let named = tenant
             .quota
             .as_ref()
-            .map(QuotaDoc::deserialize)
+            .map(QuotaInput::deserialize)
             .transpose()
             .with_context(|| format!("{}.quota", context()))?;
         let quota = named.or_else(|| Some(known.as_ref()?.quota.doc.clone())).unwrap_or_default();
-        let signers = tenant.plugin_signers.as_ref().map(Vec::<SignerDoc>::deserialize).transpose();
+        let signers = tenant.plugin_signers.as_ref().map(Vec::<SignerInput>::deserialize).transpose();
         let signers = signers.with_context(|| format!("{}.plugin_signers", context()))?;
         let plugin_signers = signers.or_else(|| Some(known.as_ref()?.signers.docs())).unwrap_or_default();
         let is_known = known.is_some_and(|known| {
@@ -40,7 +42,7 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
             same && is_as_written(&known.defaults, &tenant.defaults)
         });
         if !is_known {
-            let doc = TenantDoc { defaults: tenant.defaults.clone(), quota, plugin_signers };
+            let doc = TenantRecord { defaults: tenant.defaults.clone(), quota, plugin_signers };
             catalog.put_tenant(name, doc, &Origin::configuration()).await.with_context(context)?;
         }
         let prefix = format!("tenants.{name}.");
@@ -103,7 +105,7 @@ async fn declare_keys(
     let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
     for (name, key) in keys {
         let context = || config.named(&format!("{prefix}keys.{name}"));
-        let value = KeyDoc::of_configuration(key).value();
+        let value = KeyInput::of_configuration(key).value();
         let value = value.map_err(|problem| anyhow!("{}", problem.detail())).with_context(context)?;
         catalog.declare_key(tenant.id, name, value, &Origin::configuration()).await.with_context(context)?;
     }

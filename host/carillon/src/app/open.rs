@@ -37,7 +37,7 @@ const CACHE_LABEL: &str = "carillon compiled plugins";
 pub(super) struct Home(PathBuf);
 
 impl Home {
-    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let dir = match config.store.place()? {
             StoreLocation::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
             StoreLocation::Server => PathBuf::from(DATA_DIR),

@@ -25,7 +25,7 @@ use carillon_engine::maintenance::bulk::BulkRunner;
 use carillon_engine::observers::ObserverRunner;
 use carillon_engine::rollout::RolloutMonitor;
 use carillon_engine::services::Services;
-use carillon_store::NodeDoc;
+use carillon_store::NodeRecord;
 use carillon_telemetry::RingCapacity as EventBounds;
 
 /// Parts that loops and handlers work with.
@@ -98,7 +98,7 @@ pub(super) fn describe(
 ) -> Describe {
     let name = config.server.name();
     let (limiter, stop) = (Arc::clone(limiter), stop.clone());
-    Box::new(move || NodeDoc {
+    Box::new(move || NodeRecord {
         name: name.clone(),
         address: address.to_string(),
         version: VERSION.to_owned(),

@@ -22,7 +22,7 @@ pub async fn recover_operator_token(config: &Config, clock: std::sync::Arc<dyn C
 /// # Errors
 /// Returns an error if there is no store, if a server uses it, or if the key cannot be read.
 pub async fn recover_master_key(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<()> {
-    let home = Home::of(config)?;
+    let home = Home::new(config)?;
     let opened = open_existing(config, clock).await?;
     let taken = unlock(&master_key(config, &home), None, Unfit::Adopt, &*opened.store, &*opened.clock).await;
     opened.store.close().await;

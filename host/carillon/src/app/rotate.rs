@@ -40,7 +40,7 @@ pub async fn rotate_master_key(
 /// # Errors
 /// Returns an error if there is no store, if a server uses it as an SQLite file, or if it was sealed with another key.
 pub async fn sealed_values(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<SealedValues> {
-    let (key, old) = (master_key(config, &Home::of(config)?), old_master_key(config));
+    let (key, old) = (master_key(config, &Home::new(config)?), old_master_key(config));
     let opened = open_existing(config, clock).await?;
     let counted = carillon_catalog::sealed_values(&key, old.as_ref(), &*opened.store, &*opened.clock).await;
     opened.store.close().await;

@@ -9,13 +9,13 @@ use crate::quotas::{
 };
 use carillon_core::job::TenantId;
 use carillon_core::limits::{QuotaExceeded, TenantLimits};
-use carillon_policy::binding::QuotaDoc;
+use carillon_policy::binding::QuotaInput;
 use carillon_store::{Kind, PutEntity};
 
 impl CatalogState {
     /// Returns the limits of what a tenant keeps.
     pub(crate) fn limits_of(&self, tenant: TenantId) -> TenantLimits {
-        let none = QuotaDoc::default();
+        let none = QuotaInput::default();
         limits(self.tenant_limits, self.tenant_by_id(tenant).map_or(&none, |tenant| &tenant.quota.doc))
     }
 

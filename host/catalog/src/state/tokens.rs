@@ -5,17 +5,17 @@ use std::sync::Arc;
 use super::CatalogState;
 use crate::decode::read;
 use crate::entities::Tenant;
-use crate::token::{ApiToken, TokenDoc};
+use crate::token::{ApiToken, TokenRecord};
 use carillon_core::job::TenantId;
 use carillon_store::Entity;
 
 impl CatalogState {
     pub(super) fn apply_token(&mut self, entity: Entity) -> anyhow::Result<()> {
         let Some(tenant) = self.tenant_of(&entity) else { return Ok(()) };
-        let doc: TokenDoc = read(&entity)?;
+        let doc: TokenRecord = read(&entity)?;
         let slot = (tenant.id, entity.name.clone());
         self.forget_token(&slot);
-        let token = Arc::new(ApiToken::of(doc, entity.name, tenant, entity.created_at, entity.version));
+        let token = Arc::new(ApiToken::from_record(doc, entity.name, tenant, entity.created_at, entity.version));
         self.index_token(&token);
         self.tokens.insert(slot, token);
         Ok(())

@@ -33,7 +33,7 @@ pub(super) struct Anatomy {
 }
 
 impl Anatomy {
-    pub(super) fn of(component: &[u8]) -> Self {
+    pub(super) fn from_component(component: &[u8]) -> Self {
         let mut anatomy = Self::default();
         anatomy.unread = anatomy.read(component).err().map(|error| error.to_string());
         anatomy
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn its_parts_are_found_where_they_are() {
-        let anatomy = Anatomy::of(&wat::parse_str(COMPONENT).unwrap());
+        let anatomy = Anatomy::from_component(&wat::parse_str(COMPONENT).unwrap());
         assert_eq!(anatomy.imports, ["carillon:policy/log@0.1.0"]);
         assert_eq!(anatomy.exports, ["carillon:policy/meta@0.1.0"]);
         assert_eq!((anatomy.core_modules, anatomy.memory, anatomy.table_elements), (3, 5 << 16, 12));
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn what_ends_early_gives_what_came_before() {
         let component = wat::parse_str(COMPONENT).unwrap();
-        let anatomy = Anatomy::of(&component[..component.len() - 3]);
+        let anatomy = Anatomy::from_component(&component[..component.len() - 3]);
         assert_eq!(anatomy.imports, ["carillon:policy/log@0.1.0"]);
         assert!(anatomy.unread.is_some() && anatomy.exports.is_empty());
-        assert!(Anatomy::of(b"nonsense").unread.is_some());
+        assert!(Anatomy::from_component(b"nonsense").unread.is_some());
     }
 }

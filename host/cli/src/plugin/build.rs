@@ -105,7 +105,7 @@ impl Build {
         let output = self.output.unwrap_or_else(|| PathBuf::from(format!("{}.wasm", said.name)));
         write(&output, &component)?;
         let mut record = record(&plugin, said, component.len() as u64);
-        record["digest"] = json!(Digest::of(&component));
+        record["digest"] = json!(Digest::from_bytes(&component));
         record["golden_tests"] = tests.into();
         record["golden_failures"] = failed.iter().map(ToString::to_string).collect();
         record["file"] = output.display().to_string().into();

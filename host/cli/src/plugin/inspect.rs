@@ -72,13 +72,13 @@ async fn component(session: &Session, plugin: Reference) -> anyhow::Result<Vec<u
 
 /// Returns the facts that are known before the component is compiled.
 fn written(component: &[u8]) -> Value {
-    let anatomy = Anatomy::of(component);
+    let anatomy = Anatomy::from_component(component);
     let producer = |[field, name, version]: &[String; 3]| json!({ "field": field, "name": name, "version": version });
     let producers: Vec<_> = anatomy.producers.iter().map(producer).collect();
     let tests = embedded(component).unwrap_or_default();
     let tests: Vec<_> = tests.iter().map(|test| json!({ "name": test.name, "role": test.test.get("role") })).collect();
     json!({
-        "digest": Digest::of(component),
+        "digest": Digest::from_bytes(component),
         "size": component.len(),
         "imports": anatomy.imports,
         "exports": anatomy.exports,

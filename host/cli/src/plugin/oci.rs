@@ -56,14 +56,14 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    fn of(media_type: &str, bytes: &[u8]) -> Self {
+    fn new(media_type: &str, bytes: &[u8]) -> Self {
         Self { media_type: media_type.to_owned(), digest: digest(bytes), size: bytes.len() as u64 }
     }
 }
 
 /// Returns a digest in the form of registries.
 fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", Digest::of(bytes))
+    format!("sha256:{}", Digest::from_bytes(bytes))
 }
 
 /// Uploads a component.
@@ -76,12 +76,12 @@ pub(super) async fn push(reference: &Reference, login: &Login, component: Vec<u8
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         media_type: Some(MANIFEST.to_owned()),
-        config: Descriptor::of(CONFIG, &config),
-        layers: vec![Descriptor::of(LAYER, &component)],
+        config: Descriptor::new(CONFIG, &config),
+        layers: vec![Descriptor::new(LAYER, &component)],
     };
     let manifest = serde_json::to_vec(&manifest)?;
     let shown = shown(reference, &manifest, &component);
-    let mut registry = Registry::of(reference, login)?;
+    let mut registry = Registry::new(reference, login)?;
     registry.put_blob(component).await?;
     registry.put_blob(config).await?;
     registry.put_manifest(tag, MANIFEST, manifest).await?;
@@ -90,7 +90,7 @@ pub(super) async fn push(reference: &Reference, login: &Login, component: Vec<u8
 
 /// Downloads a component; returns it with a record for the output.
 pub(super) async fn pull(reference: &Reference, login: &Login) -> anyhow::Result<(Vec<u8>, Value)> {
-    let mut registry = Registry::of(reference, login)?;
+    let mut registry = Registry::new(reference, login)?;
     let bytes = registry.manifest(reference.pointer(), MANIFEST).await?;
     let layer = layer(&bytes).with_context(|| format!("{reference} is not a component"))?;
     let component = registry.blob(&layer.digest, layer.size).await?;
@@ -102,14 +102,14 @@ fn shown(reference: &Reference, manifest: &[u8], component: &[u8]) -> Value {
     json!({
         "reference": reference.to_string(),
         "manifest": digest(manifest),
-        "digest": Digest::of(component),
+        "digest": Digest::from_bytes(component),
         "size": component.len(),
     })
 }
 
 /// Returns the config of the layout: facts about the component beside its bytes.
 fn config(component: &[u8]) -> Vec<u8> {
-    let anatomy = Anatomy::of(component);
+    let anatomy = Anatomy::from_component(component);
     let config = json!({
         "created": CREATED,
         "architecture": "wasm",
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_manifest_has_one_component() {
-        let good = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": Descriptor::of(CONFIG, b"{}"),
-            "layers": [Descriptor::of(LAYER, b"x")]});
+        let good = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": Descriptor::new(CONFIG, b"{}"),
+            "layers": [Descriptor::new(LAYER, b"x")]});
         let read = |manifest: &Value| layer(manifest.to_string().as_bytes()).map_err(|error| error.to_string());
         assert_eq!(read(&good).unwrap().digest, digest(b"x"));
         for (pointer, value, said) in [
@@ -156,7 +156,7 @@ mod tests {
             ("/config/mediaType", json!("application/vnd.oci.image.config.v1+json"), "its config has the type"),
             ("/layers/0/mediaType", json!("application/vnd.oci.image.layer.v1.tar+gzip"), "its layer has the type"),
             ("/layers", json!([]), "exactly one layer"),
-            ("/layers", json!([Descriptor::of(LAYER, b"x"), Descriptor::of(LAYER, b"y")]), "exactly one layer"),
+            ("/layers", json!([Descriptor::new(LAYER, b"x"), Descriptor::new(LAYER, b"y")]), "exactly one layer"),
             ("/layers/0/size", json!(COMPONENT_LIMIT + 1), "at most"),
             ("/layers/0/digest", json!("sha256:../../x"), "is not a SHA-256"),
             ("/layers/0", json!({}), "cannot be read"),

@@ -100,7 +100,7 @@ pub enum Newest {
 impl Newest {
     /// Returns the state of this job.
     #[must_use]
-    pub fn of(job: Option<&Job>) -> Self {
+    pub fn from_job(job: Option<&Job>) -> Self {
         let Some(job) = job else { return Self::Gone };
         match job.state {
             State::Scheduled if job.attempt_count == 0 => Self::Waits,

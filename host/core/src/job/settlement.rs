@@ -48,13 +48,13 @@ impl Settlement {
     /// Settles a job as succeeded.
     #[must_use]
     pub fn succeeded(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord) -> Self {
-        Self::of(leased, at, Some(attempt), Next::Final(State::Succeeded))
+        Self::new(leased, at, Some(attempt), Next::Final(State::Succeeded))
     }
 
     /// Settles a job as a dead letter.
     #[must_use]
     pub fn dead(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord) -> Self {
-        Self::of(leased, at, Some(attempt), Next::Final(State::Dead))
+        Self::new(leased, at, Some(attempt), Next::Final(State::Dead))
     }
 
     /// Settles a stored job that cannot be read as dead.
@@ -69,13 +69,13 @@ impl Settlement {
     /// Settles a job as expired; `attempt` is the one that was made just before, if any.
     #[must_use]
     pub fn expired(leased: &LeasedJob, at: UnixMs, attempt: Option<AttemptRecord>) -> Self {
-        Self::of(leased, at, attempt, Next::Final(State::Expired))
+        Self::new(leased, at, attempt, Next::Final(State::Expired))
     }
 
     /// Settles a failed attempt; the next one is due at `run_at`.
     #[must_use]
     pub fn retry(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord, run_at: UnixMs) -> Self {
-        Self::of(leased, at, Some(attempt), Next::Scheduled(run_at))
+        Self::new(leased, at, Some(attempt), Next::Scheduled(run_at))
     }
 
     /// Settles a job that could not be sent.
@@ -84,22 +84,22 @@ impl Settlement {
     #[must_use]
     pub fn held(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, run_at: UnixMs) -> Self {
         attempt.detail.spent = false;
-        Self::of(leased, at, Some(attempt), Next::Scheduled(run_at))
+        Self::new(leased, at, Some(attempt), Next::Scheduled(run_at))
     }
 
     /// Gives a job back unchanged, without an attempt.
     #[must_use]
     pub fn released(leased: &LeasedJob, at: UnixMs) -> Self {
-        Self::of(leased, at, None, Next::Scheduled(leased.job.run_at))
+        Self::new(leased, at, None, Next::Scheduled(leased.job.run_at))
     }
 
     /// Settles a job as cancelled; its attempt was cut off.
     #[must_use]
     pub fn cancelled(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord) -> Self {
-        Self::of(leased, at, Some(attempt), Next::Final(State::Cancelled))
+        Self::new(leased, at, Some(attempt), Next::Final(State::Cancelled))
     }
 
-    fn of(leased: &LeasedJob, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
+    fn new(leased: &LeasedJob, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
         let (id, token, attempt) = (leased.job.id, leased.token, attempt.map(Arc::new));
         let is_ordered = leased.job.order_key.is_some();
         Self { id, token, at, attempt, follow_ups: Vec::new(), is_ordered, next }

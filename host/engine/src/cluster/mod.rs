@@ -33,13 +33,13 @@ use carillon_catalog::{Group, Tenant};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::JobId;
 use carillon_policy::binding::{GroupLimits, Quota};
-use carillon_store::{Heartbeat, Member, MemberList, NodeDoc};
+use carillon_store::{Heartbeat, Member, MemberList, NodeRecord};
 
 /// Time for which a dead node stays on the list, for the views.
 const NODE_RETENTION: Duration = Duration::from_secs(600);
 
 /// Builds the description that a node publishes of itself.
-pub type Describe = Box<dyn Fn() -> NodeDoc + Send + Sync>;
+pub type Describe = Box<dyn Fn() -> NodeRecord + Send + Sync>;
 
 /// All nodes, as this one knows them.
 pub struct Cluster {
@@ -163,7 +163,7 @@ mod tests {
     const OTHER: Uuid = Uuid::from_u128(2);
 
     fn member(id: Uuid, since: i64, beat_at: i64) -> Member {
-        let doc = NodeDoc {
+        let doc = NodeRecord {
             name: "n".to_owned(),
             address: "127.0.0.1:1".to_owned(),
             version: "1.0.0".to_owned(),

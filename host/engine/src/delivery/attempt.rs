@@ -176,7 +176,7 @@ impl AttemptExecutor {
         self.pause(&group, reported, &destination, notes.detail.redirects.last(), asked);
         notes.detail.timings.decide = micros(stopwatch.elapsed());
         let ruling = self.bounds.bounded(leased, decided.ruling.clone());
-        let trial = AttemptSnapshot::of(&group, leased, &notes, answered_at, &answer, (&decided, &ruling));
+        let trial = AttemptSnapshot::new(&group, leased, &notes, answered_at, &answer, (&decided, &ruling));
         let at = self.services.clock.now();
         let record = self.recorded(&group, notes, at, answer, decided);
         AttemptResult { settlement: settle::answered(leased, at, record, ruling, self.bounds), trial }
@@ -192,7 +192,7 @@ impl AttemptExecutor {
     ) -> Result<Ready<'a>, Unready> {
         let (begun_at, run_at) = (self.services.clock.now(), leased.job.run_at);
         let started_at = notes.started_at;
-        let destination = Destination::of(&leased.job);
+        let destination = Destination::for_job(&leased.job);
         let pass = match self.enter(leased, group, &destination, started_at).await {
             Ok(pass) => pass,
             Err(wait) => return Err(Unready::Postponed(destination.origin, wait)),
@@ -383,7 +383,7 @@ impl AttemptExecutor {
     ) -> Result<T, Fault> {
         let (limits, watch) = (Arc::clone(&self.services.runtime.limits), case.watch.clone());
         let call = move || work(PolicyCaller { limits: &limits, watch: watch.as_ref(), now });
-        self.services.runtime.threads.run(QueueKey::of(&case.leased.job), call).await
+        self.services.runtime.threads.run(QueueKey::for_job(&case.leased.job), call).await
     }
 
     fn unsent(&self, leased: &LeasedJob, notes: AttemptRecorder, role: Role, fault: &Fault) -> Settlement {

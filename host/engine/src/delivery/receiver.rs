@@ -131,7 +131,7 @@ pub struct Destination {
 impl Destination {
     /// Returns the destination of `job`.
     #[must_use]
-    pub fn of(job: &Job) -> Self {
+    pub fn for_job(job: &Job) -> Self {
         let url = job.spec.target.as_ref().and_then(|target| Url::parse(&target.url).ok());
         let origin = url.as_ref().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
         Self { url, origin }
@@ -269,7 +269,7 @@ mod tests {
     fn a_receiver_is_scheme_host_and_port() {
         let origin = |url: &str| {
             let job = test_util::job().url(url).build();
-            Destination::of(&job).origin
+            Destination::for_job(&job).origin
         };
         let here = origin("http://a/x?y");
         assert_eq!(here, HERE);
@@ -277,7 +277,7 @@ mod tests {
         for other in ["https://a/x", "http://a:81/x", "http://b/x"] {
             assert_ne!(origin(other), here, "{other}");
         }
-        assert_eq!(Destination::of(&job(0, None)).url, None, "it has no target");
+        assert_eq!(Destination::for_job(&job(0, None)).url, None, "it has no target");
     }
 
     #[test]

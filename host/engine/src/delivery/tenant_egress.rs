@@ -55,13 +55,13 @@ pub fn check(quota: &EgressQuota, address: IpAddr) -> Result<(), RefusedByQuota>
 
 #[cfg(test)]
 mod tests {
-    use carillon_policy::binding::{Quota, QuotaDoc};
+    use carillon_policy::binding::{Quota, QuotaInput};
     use serde_json::{Value, json};
 
     use super::*;
 
     fn quota(egress: Value) -> EgressQuota {
-        let doc: QuotaDoc = serde_json::from_value(json!({"egress": egress})).unwrap();
+        let doc: QuotaInput = serde_json::from_value(json!({"egress": egress})).unwrap();
         EgressQuota::clone(&Quota::parse(doc).unwrap().egress.unwrap())
     }
 

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::Intake;
 use super::condition::admission;
 use super::error::IntakeError;
-use super::input::{JobDoc, check_key};
+use super::input::{JobInput, check_key};
 use super::target_url::{UrlSchemes, check_url};
 use super::time::{is_relative, run_at};
 use carillon_catalog::{CheckBudget, Group};
@@ -116,7 +116,7 @@ impl Intake {
     pub async fn new_job(
         &self,
         group: &Arc<Group>,
-        doc: JobDoc,
+        doc: JobInput,
         now: UnixMs,
         checked: &mut ValidationCache,
     ) -> Result<NewJob, IntakeError> {
@@ -164,7 +164,7 @@ impl Intake {
     pub async fn draft(
         &self,
         group: &Arc<Group>,
-        doc: &JobDoc,
+        doc: &JobInput,
         checked: &mut ValidationCache,
         depth: u32,
     ) -> Result<Draft, IntakeError> {
@@ -245,7 +245,7 @@ impl Intake {
     async fn one_template(
         &self,
         group: &Arc<Group>,
-        doc: &JobDoc,
+        doc: &JobInput,
         checked: &mut ValidationCache,
         depth: u32,
     ) -> Result<FollowUp, IntakeError> {
@@ -299,7 +299,7 @@ impl Intake {
     }
 }
 
-fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
+fn payload(doc: &JobInput) -> Result<(Bytes, bool), IntakeError> {
     match (&doc.payload, &doc.payload_text, &doc.payload_base64) {
         (None, None, None) => Ok((Bytes::new(), false)),
         (Some(json), None, None) => Ok((Bytes::copy_from_slice(json.get().as_bytes()), true)),
@@ -319,7 +319,7 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
 }
 
 /// Returns the target of the job; `None` if it is to be pulled.
-fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>, IntakeError> {
+fn target(doc: &JobInput, checked: &mut ValidationCache) -> Result<Option<Target>, IntakeError> {
     let Some(text) = &doc.url else {
         if doc.method.is_some() || !doc.headers.is_empty() {
             let detail = "a job without `url` is pulled by consumers: `method` and `headers` are not allowed";
@@ -335,7 +335,7 @@ fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>,
     Ok(Some(Target { method, url: text.clone(), headers: doc.headers.checked()? }))
 }
 
-fn check_labels(doc: &JobDoc, checked: &ValidationCache, name: ByteLimit) -> Result<(), IntakeError> {
+fn check_labels(doc: &JobInput, checked: &ValidationCache, name: ByteLimit) -> Result<(), IntakeError> {
     check_key("/name", doc.name.as_deref(), name)?;
     check_key("/order_key", doc.order_key.as_deref(), name)?;
     if !checked.before && doc.order_key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_ORDER_KEY)) {

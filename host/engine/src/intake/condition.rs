@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::error::IntakeError;
-use super::input::{JobDoc, check_key};
+use super::input::{JobInput, check_key};
 use carillon_core::job::{Admission, Carries, Debounce, Spec, Target};
 use carillon_core::limits::ByteLimit;
 use carillon_policy::binding::parse_period;
@@ -26,7 +26,7 @@ const MAX_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
 /// # Errors
 /// Returns [`IntakeError`] with a JSON pointer to the offending field.
 pub(super) fn admission(
-    doc: &JobDoc,
+    doc: &JobInput,
     spec: &Spec,
     body: &[u8],
     ttl: Option<Duration>,
@@ -63,7 +63,7 @@ pub(super) fn admission(
     Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay, carries }))
 }
 
-fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, IntakeError> {
+fn replace(doc: &JobInput, is_debounced: bool) -> Result<Admission, IntakeError> {
     if doc.name.is_none() {
         return Err(IntakeError::invalid(
             "/replace",
@@ -95,7 +95,7 @@ fn debounce_window(seconds: f64) -> Result<Duration, IntakeError> {
     Ok(whole)
 }
 
-fn dedupe(doc: &JobDoc) -> Result<Admission, IntakeError> {
+fn dedupe(doc: &JobInput) -> Result<Admission, IntakeError> {
     let window = doc.dedupe_window.as_deref().map(|text| parse_period("/dedupe_window", text)).transpose()?;
     match (&doc.dedupe_key, window) {
         (None, None) => Ok(Admission::Always),

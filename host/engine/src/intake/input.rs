@@ -15,7 +15,7 @@ use carillon_core::limits::ByteLimit;
 /// Job, as a client posts it.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct JobDoc {
+pub struct JobInput {
     /// Absolute `http` or `https` URL to deliver to. A job without one waits for a consumer to pull it.
     #[serde(default)]
     pub url: Option<String>,
@@ -86,11 +86,11 @@ pub struct JobDoc {
     pub replace: bool,
     /// Document of a job that is made when this one succeeds.
     #[serde(default)]
-    #[schema(value_type = Option<JobDoc>, no_recursion)]
+    #[schema(value_type = Option<JobInput>, no_recursion)]
     pub on_success: Option<Box<RawValue>>,
     /// Document of a job that is made when this one ends as a dead letter or expires.
     #[serde(default)]
-    #[schema(value_type = Option<JobDoc>, no_recursion)]
+    #[schema(value_type = Option<JobInput>, no_recursion)]
     pub on_failure: Option<Box<RawValue>>,
     /// Schemes that the URL may have; clients cannot set it.
     #[serde(skip)]

@@ -1,6 +1,6 @@
 //! Intake: turns what clients, schedules and observers post into stored jobs.
 //!
-//! The way of a job: [`JobDoc`] is what a client posts, [`Intake::new_job`] checks it field by field and makes a [`NewJob`] of it, and
+//! The way of a job: [`JobInput`] is what a client posts, [`Intake::new_job`] checks it field by field and makes a [`NewJob`] of it, and
 //! [`Intake::accept`] stores jobs durably, publishes their events, and wakes the dispatcher. The REST API, the compatibility mounts,
 //! schedules and observers all make jobs here. Not here: HTTP, statuses, and how errors are worded for each API.
 
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use self::build::{Draft, ValidationCache};
 pub use self::error::{Cause, IntakeError};
-pub use self::input::{JobDoc, JobLimits};
+pub use self::input::{JobInput, JobLimits};
 pub use self::observer_jobs::make_requested_jobs;
 use self::quota::JobCounts;
 pub use self::schedule_template::{ScheduleTemplate, TickJob, TickTrigger};
@@ -84,7 +84,7 @@ impl Intake {
 
     /// Does the same as [`Intake::accept`] with jobs that [`Intake::admit`] has let in.
     async fn place(&self, insert: Insert) -> Result<InsertResult, StoreError> {
-        let told: Vec<PendingFacts> = insert.jobs.iter().map(PendingFacts::of).collect();
+        let told: Vec<PendingFacts> = insert.jobs.iter().map(PendingFacts::from_job).collect();
         let from = insert.jobs.iter().map(may_be_due_from).min().unwrap_or(UnixMs::MAX);
         let aborts = insert.jobs.iter().any(aborts_others);
         let inserted = self.services.store.insert(insert).await?;

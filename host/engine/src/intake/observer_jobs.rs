@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Intake;
 use super::build::ValidationCache;
 use super::error::IntakeError;
-use super::input::JobDoc;
+use super::input::JobInput;
 use crate::observers::ObserverRunner;
 use carillon_catalog::Group;
 use carillon_policy::AskedJob;
@@ -37,20 +37,20 @@ async fn make(intake: &Intake, observed: &Group, name: &str, job: AskedJob) -> R
 }
 
 /// Builds the job's document, as a client would post it.
-fn document(job: AskedJob) -> Result<JobDoc, IntakeError> {
+fn document(job: AskedJob) -> Result<JobInput, IntakeError> {
     let AskedJob { name, method, url, headers, body, delay_ms } = job;
     let text = |name: &str, value| {
         String::from_utf8(value)
             .map_err(|_| Invalid::at(format!("/headers{}", pointer_to(name)), "the value of the header is not text"))
     };
     let headers = headers.into_iter().map(|header| Ok((header.name.clone(), text(&header.name, header.value)?)));
-    Ok(JobDoc {
+    Ok(JobInput {
         url: Some(url),
         method: Some(method),
         headers: headers.collect::<Result<Vec<_>, Invalid>>()?.into(),
         payload_base64: Some(STANDARD.encode(body)),
         run_at: (delay_ms > 0).then(|| format!("+{delay_ms}ms").into()),
         name,
-        ..JobDoc::default()
+        ..JobInput::default()
     })
 }

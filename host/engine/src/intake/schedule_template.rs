@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::Intake;
 use super::build::{SCHEDULE_ORDER_KEY, ValidationCache};
 use super::error::IntakeError;
-use super::input::JobDoc;
+use super::input::JobInput;
 use carillon_catalog::{Group, Schedule, ScheduleSpec};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::{Admission, GroupId, JobId, Label, NewJob, Overlap, SkippedTicks, TenantId, Tick, new_seed};
@@ -185,7 +185,7 @@ impl Intake {
     ) -> Result<(Arc<Group>, NewJob), IntakeError> {
         let group = self.named_group(tenant, &spec.group, checked)?;
         let within = |error: IntakeError| error.inside("/job");
-        let doc: JobDoc = read_object(spec.job.as_bytes()).map_err(IntakeError::from).map_err(within)?;
+        let doc: JobInput = read_object(spec.job.as_bytes()).map_err(IntakeError::from).map_err(within)?;
         if doc.run_at.is_some() {
             return Err(IntakeError::invalid("/job/run_at", "`run_at` is not allowed in the job of a schedule"));
         }

@@ -1,10 +1,10 @@
 //! Sizes of a job's parts, checked before anything is made of them.
 
 use super::error::IntakeError;
-use super::input::JobDoc;
+use super::input::JobInput;
 use carillon_core::limits::{RequestLimits, json_len};
 
-impl JobDoc {
+impl JobInput {
     /// Checks the size of the document without its payload and without the jobs that follow it, which count by themselves.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ mod tests {
     };
 
     fn checked(doc: Value) -> Result<(), (String, String)> {
-        let doc: JobDoc = serde_json::from_value(doc).unwrap();
+        let doc: JobInput = serde_json::from_value(doc).unwrap();
         doc.check_sizes(&LIMITS).map_err(|error| (error.pointer.clone().unwrap_or_default(), error.to_string()))
     }
 

@@ -42,7 +42,7 @@ impl Canaries {
             self.lock().remove(group.id);
             return None;
         };
-        let outcome = Arm::of(attempt)?;
+        let outcome = Arm::from_attempt(attempt)?;
         let mut accounts = self.lock();
         let exists = |group| catalog.group_by_id(group).is_some();
         let (known, arms) = accounts.entry(group.id, exists).or_insert_with(|| (canary.clone(), Arms::default()));
@@ -72,7 +72,7 @@ impl Canaries {
 
 impl Arm {
     /// Counts one attempt; `None` if it says nothing of its policy: it was postponed, held for lack of resources, or interrupted.
-    fn of(attempt: &AttemptRecord) -> Option<Self> {
+    fn from_attempt(attempt: &AttemptRecord) -> Option<Self> {
         let detail = &attempt.detail;
         let code = detail.error.as_ref().map(|error| &error.code);
         let fault = code.filter(|code| code.is_policy_fault());

@@ -147,7 +147,7 @@ impl RolloutMonitor {
             Ok((opinion, request)) => (Ok(opinion), request),
             Err(code) => (Err(code), None),
         };
-        let mut difference = Difference::of(trial, shadow);
+        let mut difference = Difference::new(trial, shadow);
         let attempt = record.attempts.iter().find(|attempt| attempt.number == difference.attempt);
         difference.caveats = attempt.map(|attempt| record.caveats(attempt)).unwrap_or_default();
         let Some(request) = request.filter(|_| difference.is_of_requests()) else { return Ok(difference) };

@@ -105,7 +105,7 @@ fn words([request, judge, retry]: [bool; 3]) -> String {
 
 impl Difference {
     /// Compares a version's evaluation of an attempt with that of the version that decided.
-    pub(super) fn of(trial: &AttemptSnapshot, shadow: Result<Evaluation, FaultCode>) -> Self {
+    pub(super) fn new(trial: &AttemptSnapshot, shadow: Result<Evaluation, FaultCode>) -> Self {
         let [_, judge, _] = shadow.as_ref().map_or([false; 3], |shadow| different(&trial.said, shadow));
         Self {
             job: trial.leased.job.id,
@@ -236,7 +236,7 @@ impl Shadows {
             said => said.map_err(|fault| fault.code),
         };
         let version = shadow.version;
-        let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::of(trial, said)));
+        let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::new(trial, said)));
         self.services.telemetry.metrics.shadowed(outcome);
         if let Some(reason) = reason {
             self.services.telemetry.record(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));

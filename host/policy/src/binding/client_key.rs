@@ -22,13 +22,13 @@ impl ClientKey {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TlsDoc {
+struct TlsInput {
     client_key: Option<String>,
 }
 
 pub(super) fn parse(value: Option<&Value>) -> Result<Option<ClientKey>, Invalid> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-    let doc: TlsDoc = read_value(value).map_err(|error| Invalid::from(error).within("/tls"))?;
+    let doc: TlsInput = read_value(value).map_err(|error| Invalid::from(error).within("/tls"))?;
     Ok(doc.client_key.map(|key| ClientKey { key }))
 }
 

@@ -14,7 +14,7 @@ const MOST: usize = 1_000;
 /// Networks and ports to which a tenant's requests may go, of those that the server allows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct EgressDoc {
+pub struct EgressInput {
     /// Networks to which requests may go, and no others: `203.0.113.0/24`. Default: all that the server allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<String>>,
@@ -26,7 +26,7 @@ pub struct EgressDoc {
     pub ports: Option<Vec<String>>,
 }
 
-/// Parsed form of an [`EgressDoc`].
+/// Parsed form of an [`EgressInput`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EgressQuota {
     /// Networks to which requests may go; `None` for all.
@@ -42,7 +42,7 @@ impl EgressQuota {
     ///
     /// # Errors
     /// Returns [`Invalid`] with a pointer to the offending member.
-    pub(super) fn parse(doc: &EgressDoc) -> Result<Self, Invalid> {
+    pub(super) fn parse(doc: &EgressInput) -> Result<Self, Invalid> {
         let network = |text: &str| parse_network(text);
         let allow = listed("allow", doc.allow.as_deref(), network)?;
         let deny = listed("deny", doc.deny.as_deref(), network)?.unwrap_or_default();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Invalid;
-use super::egress_quota::{EgressDoc, EgressQuota};
+use super::egress_quota::{EgressInput, EgressQuota};
 use carillon_core::json::read_value;
 
 /// Maximum number of redirects that a group can follow.
@@ -63,7 +63,7 @@ pub struct Rate {
 /// Limits of a group, as they are written.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LimitsDoc {
+pub struct LimitsInput {
     /// Largest number of attempts of the group that run at once.
     pub concurrency: Option<u32>,
     /// Largest number of attempts of the group to one receiver (scheme, host, port) at once. Default: the group's `concurrency`.
@@ -94,7 +94,7 @@ pub struct LimitsDoc {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quota {
     /// The quota as it is written.
-    pub doc: QuotaDoc,
+    pub doc: QuotaInput,
     /// Maximum number of attempts that run at once.
     pub concurrency: Option<u32>,
     /// Rate at which attempts start.
@@ -107,7 +107,7 @@ pub struct Quota {
 /// Quota of a tenant, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct QuotaDoc {
+pub struct QuotaInput {
     /// Largest number of attempts of all groups that run at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
@@ -155,7 +155,7 @@ pub struct QuotaDoc {
     pub stored_bytes: Option<u64>,
     /// Networks and ports to which requests may go. It narrows what the server allows (`egress`), and allows nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub egress: Option<EgressDoc>,
+    pub egress: Option<EgressInput>,
 }
 
 impl Quota {
@@ -163,7 +163,7 @@ impl Quota {
     ///
     /// # Errors
     /// Returns [`Invalid`] with a pointer to the offending member.
-    pub fn parse(doc: QuotaDoc) -> Result<Self, Invalid> {
+    pub fn parse(doc: QuotaInput) -> Result<Self, Invalid> {
         let concurrency = doc.concurrency.map(|count| at_least_1("/concurrency", count)).transpose()?;
         let rate = rate(doc.rate.as_deref(), doc.burst)?;
         let weight = doc.weight.map(|weight| parse_weight("/weight", weight)).transpose()?;
@@ -188,7 +188,7 @@ impl Quota {
 impl GroupLimits {
     pub(super) fn parse(value: &Value) -> Result<Self, Invalid> {
         let empty = Value::Object(Map::new());
-        let doc: LimitsDoc = read_value(if value.is_null() { &empty } else { value })
+        let doc: LimitsInput = read_value(if value.is_null() { &empty } else { value })
             .map_err(|error| Invalid::from(error).within("/limits"))?;
         let timeout = doc.timeout.as_deref();
         let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "`timeout` is required, such as `10s`"))?;
@@ -245,7 +245,7 @@ fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid>
     }
 }
 
-fn redirects(doc: &LimitsDoc) -> Result<Redirects, Invalid> {
+fn redirects(doc: &LimitsInput) -> Result<Redirects, Invalid> {
     let to_http = doc.redirects_to_http.unwrap_or(false);
     match doc.redirects.unwrap_or(0) {
         count @ 0..=MAX_REDIRECTS => Ok(Redirects { most: count as usize, to_http }),
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_quota_bounds_what_it_names() {
-        let parsed = |doc: Value| Quota::parse(QuotaDoc::deserialize(doc).unwrap()).map_err(|error| error.pointer);
+        let parsed = |doc: Value| Quota::parse(QuotaInput::deserialize(doc).unwrap()).map_err(|error| error.pointer);
         assert_eq!(parsed(json!({})), Ok(Quota::default()));
         assert_eq!(parsed(json!({})).unwrap().weight(), 1);
         assert_eq!(parsed(json!({"weight": 7})).unwrap().weight(), 7);

@@ -18,9 +18,9 @@ pub use self::auth::AuthHeader;
 pub use self::changes::Changes;
 pub use self::client_key::ClientKey;
 pub use self::document::Document;
-pub use self::egress_quota::{EgressDoc, EgressQuota};
+pub use self::egress_quota::{EgressInput, EgressQuota};
 pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
-pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, Redirects, parse_period};
+pub use self::limits::{GroupLimits, LimitsInput, Quota, QuotaInput, Rate, Redirects, parse_period};
 use super::component::{Digest, Role};
 pub use carillon_core::json::pointer_to;
 use carillon_core::json::{Unreadable, read_value};
@@ -180,7 +180,7 @@ pub struct Use {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UseDoc {
+struct UseInput {
     plugin: String,
     #[serde(default)]
     config: Map<String, Value>,
@@ -298,7 +298,7 @@ impl Use {
         value: &Value,
         digest_of: &dyn Fn(&PluginName) -> Option<Digest>,
     ) -> Result<Self, Invalid> {
-        let doc: UseDoc = read_value(value).map_err(|error| Invalid::from(error).within(&pointer))?;
+        let doc: UseInput = read_value(value).map_err(|error| Invalid::from(error).within(&pointer))?;
         if role != Role::Sign && !doc.keys.is_empty() {
             return Err(Invalid::at(format!("{pointer}/keys"), "`keys` is allowed only in `sign`"));
         }
@@ -309,7 +309,7 @@ impl Use {
         let digest = digest_of(&plugin)
             .ok_or_else(|| Invalid::at(format!("{pointer}/plugin"), format!("there is no plugin `{plugin}`")))?;
         let config: Arc<str> = Value::Object(doc.config).to_string().into();
-        let config_digest = Digest::of(config.as_bytes());
+        let config_digest = Digest::from_bytes(config.as_bytes());
         Ok(Self { role, pointer, plugin, digest, config, config_digest, keys: doc.keys, jobs: doc.jobs })
     }
 }
@@ -328,7 +328,7 @@ mod tests {
     }
 
     fn known(name: &PluginName) -> Option<Digest> {
-        (name.name != "unknown").then(|| Digest::of(name.to_string().as_bytes()))
+        (name.name != "unknown").then(|| Digest::from_bytes(name.to_string().as_bytes()))
     }
 
     fn merged(layers: &[Value]) -> Value {

@@ -78,7 +78,7 @@ fn files(dir: &Path) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_many_use_a_component_it_is_compiled_once() {
     let bench = Bench::new("/bin/cat artefact");
-    let (digest, source) = (Digest::of(&bench.component), Source(bench.component.clone()));
+    let (digest, source) = (Digest::from_bytes(&bench.component), Source(bench.component.clone()));
     let plugins = join_all((0..CALLERS).map(|_| bench.registry.get(&digest, &source))).await;
     let plugins: Vec<_> = plugins.into_iter().map(Result::unwrap).collect();
     assert!(plugins.iter().all(|plugin| Arc::ptr_eq(plugin, &plugins[0])));

@@ -24,7 +24,7 @@ fn load_where(small: usize, guest: &Guest, room: &Arc<CodeBudget>) -> Arc<Plugin
     let component = guest.build();
     let engines = Engines::new(&limits(), super::wasi::large(), THREADS, small, Arc::clone(room)).unwrap();
     let artefact = engine::compile(&component).unwrap();
-    Arc::new(engines.load(Digest::of(&component), component.len(), &artefact).unwrap())
+    Arc::new(engines.load(Digest::from_bytes(&component), component.len(), &artefact).unwrap())
 }
 
 /// Runs work with a plugin on a policy thread.

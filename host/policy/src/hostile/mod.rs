@@ -54,9 +54,9 @@ fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     check_bytes(component, 4 << 20)?;
     let artefact = engine::compile(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let compiled = ENGINE.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-    let imports = Imports::of(&ENGINE, &compiled)?;
+    let imports = Imports::new(&ENGINE, &compiled)?;
     let (engines, room) = (Arc::new([Arc::clone(&ENGINE)]), CodeBudget::new(usize::MAX));
-    Plugin::link(engines, Digest::of(component), &compiled, &imports, &room)
+    Plugin::link(engines, Digest::from_bytes(component), &compiled, &imports, &room)
 }
 
 fn plugin(guest: &Guest) -> Plugin {

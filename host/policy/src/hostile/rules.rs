@@ -16,7 +16,7 @@ fn step(role: Role, plugin: &Arc<Plugin>, config: &str) -> PlanStep {
         name: "guest@1.0.0".into(),
         plugin: Arc::clone(plugin),
         config: config.into(),
-        config_digest: Digest::of(config.as_bytes()),
+        config_digest: Digest::from_bytes(config.as_bytes()),
     }
 }
 
@@ -131,7 +131,7 @@ fn three_faults_quarantine_the_component_with_that_config_only() {
     assert_eq!(call(r#"{"a":1}"#, NOW).0, FaultCode::Trap, "another config is another matter");
     assert_eq!(call("{}", NOW.plus(Duration::from_secs(300))).0, FaultCode::Trap, "after its time it is called again");
     let entry = |config: &str| {
-        let policy = watch.policy_key(&bad.digest, &Digest::of(config.as_bytes()));
+        let policy = watch.policy_key(&bad.digest, &Digest::from_bytes(config.as_bytes()));
         watch.quarantine.of(&policy, QuarantineTimes { now: NOW, lifted_at: UnixMs(0) })
     };
     let fault = entry("{}").map(|entry| entry.fault);

@@ -47,7 +47,7 @@ const FILES: &str = "package wasi:filesystem@0.2.0 {
 fn load(guest: &Guest) -> Result<Plugin, LoadError> {
     let component = guest.build();
     let artefact = engine::compile(&component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-    ENGINES.load(Digest::of(&component), component.len(), &artefact)
+    ENGINES.load(Digest::from_bytes(&component), component.len(), &artefact)
 }
 
 /// Returns the message of the fault in which a judge with this body ends.

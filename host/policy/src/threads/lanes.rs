@@ -28,7 +28,7 @@ pub struct QueueKey {
 impl QueueKey {
     /// Returns the key of a job's calls.
     #[must_use]
-    pub fn of(job: &Job) -> Self {
+    pub fn for_job(job: &Job) -> Self {
         Self { tenant: job.tenant, group: job.group }
     }
 

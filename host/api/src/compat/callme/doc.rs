@@ -7,7 +7,7 @@ use super::super::refusal::Refusal;
 use super::entry::EntryKey;
 use super::minute::time;
 use carillon_core::clock::UnixMs;
-use carillon_engine::intake::JobDoc;
+use carillon_engine::intake::JobInput;
 
 /// What a client gets if it does not say, or says 0.
 const STATUS: u16 = 200;
@@ -19,7 +19,7 @@ const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 
 /// Fields that an answer has as well, such as `task_state`, are ignored, and so is the name, which the path says.
 #[derive(Deserialize)]
-struct TaskDoc {
+struct TaskInput {
     trigger_at: Option<String>,
     callback: Option<String>,
     callback_method: Option<String>,
@@ -43,7 +43,7 @@ pub(super) struct Asked {
 
 /// Reads a task's definition, whatever its content type says.
 pub(super) fn read(body: &[u8], now: UnixMs) -> Result<Asked, Refusal> {
-    let doc: TaskDoc = crate::input::parse(body)?;
+    let doc: TaskInput = crate::input::parse(body)?;
     let missing = |name: &str| Refusal::bad(format!("`{name}` is missing"));
     let minute = time(&doc.trigger_at.ok_or_else(|| missing("trigger_at"))?, now)?;
     let callback = doc.callback.ok_or_else(|| missing("callback"))?;
@@ -64,8 +64,8 @@ pub(super) fn read(body: &[u8], now: UnixMs) -> Result<Asked, Refusal> {
 
 impl Asked {
     /// The job of the entry `key`.
-    pub(super) fn job(self, key: &EntryKey) -> JobDoc {
-        let mut doc = JobDoc {
+    pub(super) fn job(self, key: &EntryKey) -> JobInput {
+        let mut doc = JobInput {
             url: Some(self.callback),
             payload_text: Some(self.payload),
             run_at: Some(self.minute.into()),
@@ -74,7 +74,7 @@ impl Asked {
                 "judge": {"expect": self.status},
                 "retry": {"max_attempts": self.retries.saturating_add(1)},
             })),
-            ..JobDoc::default()
+            ..JobInput::default()
         };
         if self.method == "POST" {
             doc.headers.push("Content-Type", "application/x-www-form-urlencoded");

@@ -61,7 +61,7 @@ impl fmt::Display for EntryKey {
 
 impl Which {
     /// A name with an `@` and nothing behind it is that name.
-    pub(super) fn of(path: &str) -> Self {
+    pub(super) fn new(path: &str) -> Self {
         match EntryKey::parse(path) {
             Some(key) => Self::One(key),
             None => Self::All(path.strip_suffix('@').unwrap_or(path).to_owned()),
@@ -92,12 +92,12 @@ impl Call {
     pub(super) async fn shown(&self, group: &Group, job: &Job, key: EntryKey) -> Result<View, Refusal> {
         let last = self.newest_attempts(job, 1).await?.pop();
         let payload = self.payload(job).await?.map(|payload| String::from_utf8_lossy(&payload).into_owned());
-        Ok(View::of(group, job, key, last.as_ref(), payload.unwrap_or_default()))
+        Ok(View::new(group, job, key, last.as_ref(), payload.unwrap_or_default()))
     }
 }
 
 impl View {
-    pub(super) fn of(group: &Group, job: &Job, key: EntryKey, last: Option<&AttemptRecord>, payload: String) -> Self {
+    pub(super) fn new(group: &Group, job: &Job, key: EntryKey, last: Option<&AttemptRecord>, payload: String) -> Self {
         let (method, url) = match &job.spec.target {
             Some(target) => (target.method.clone(), shown_url(&target.url)),
             None => (String::new(), String::new()),
@@ -147,14 +147,14 @@ mod tests {
     fn the_last_at_with_digits_divides() {
         let one = |name: &str, minute| Which::One(EntryKey { name: name.to_owned(), minute });
         let all = |name: &str| Which::All(name.to_owned());
-        assert_eq!(Which::of("a@60"), one("a", 60));
-        assert_eq!(Which::of("a@b@60"), one("a@b", 60));
-        assert_eq!(Which::of("a@60@120"), one("a@60", 120));
-        assert_eq!(Which::of("a@60x"), all("a@60x"));
-        assert_eq!(Which::of("a@b"), all("a@b"));
-        assert_eq!(Which::of("a@"), all("a"));
-        assert_eq!(Which::of("a/b"), all("a/b"));
-        assert_eq!(Which::of("a@-60"), all("a@-60"));
-        assert_eq!(Which::of("a@99999999999999999999"), all("a@99999999999999999999"));
+        assert_eq!(Which::new("a@60"), one("a", 60));
+        assert_eq!(Which::new("a@b@60"), one("a@b", 60));
+        assert_eq!(Which::new("a@60@120"), one("a@60", 120));
+        assert_eq!(Which::new("a@60x"), all("a@60x"));
+        assert_eq!(Which::new("a@b"), all("a@b"));
+        assert_eq!(Which::new("a@"), all("a"));
+        assert_eq!(Which::new("a/b"), all("a/b"));
+        assert_eq!(Which::new("a@-60"), all("a@-60"));
+        assert_eq!(Which::new("a@99999999999999999999"), all("a@99999999999999999999"));
     }
 }

@@ -114,7 +114,7 @@ async fn delete(call: &Call, path: &str) -> Result<Value, Refusal> {
 impl Call {
     /// What a path means. A name may have an `@` and digits at its end itself.
     async fn which(&self, path: &str) -> Result<Which, Refusal> {
-        match Which::of(path) {
+        match Which::new(path) {
             Which::One(key) if self.entry(&key).await?.is_none() => {
                 let whole = path.to_owned();
                 let is_name = !self.entries_of(&whole).await?.is_empty();

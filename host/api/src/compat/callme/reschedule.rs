@@ -19,7 +19,7 @@ use carillon_core::job::{Admission, Job, JobId, NewJob, State, new_seed};
 use carillon_store::InsertOutcome;
 
 #[derive(Deserialize)]
-struct MoveDoc {
+struct MoveInput {
     trigger_at: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Call {
     fn asked_time(&self) -> Result<Option<String>, Refusal> {
         let body = self.body.trim_ascii();
         let in_body = if body.starts_with(b"{") {
-            parse::<MoveDoc>(&self.body)?.trigger_at
+            parse::<MoveInput>(&self.body)?.trigger_at
         } else if body.is_empty() || body == b"null" {
             None
         } else if body.contains(&b'=') {

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use crate::error::Problem;
 use crate::input::parse;
 use carillon_core::job::{Admission, Label, State};
-use carillon_engine::intake::JobDoc;
+use carillon_engine::intake::JobInput;
 use carillon_store::JobFilter;
 
 /// Tells the client the id of its task.
@@ -98,7 +98,7 @@ async fn set_paused(call: &Call, paused: bool) -> Result<Response, Refusal> {
 
 /// A task as a client pushes it.
 #[derive(Deserialize)]
-struct TaskDoc {
+struct TaskInput {
     url: Option<String>,
     payload: Option<String>,
     expected: Option<u16>,
@@ -119,7 +119,7 @@ struct Asked {
 
 impl Asked {
     fn read(body: &[u8]) -> Result<Self, Refusal> {
-        let doc: TaskDoc = parse(body)?;
+        let doc: TaskInput = parse(body)?;
         let encoded: String = doc.payload.unwrap_or_default().chars().filter(|c| !['\r', '\n'].contains(c)).collect();
         let payload =
             BASE64.decode(encoded).map_err(|error| Refusal::bad(format!("`payload` is not base64: {error}")))?;
@@ -157,7 +157,7 @@ async fn push(call: &Call) -> Result<Response, Refusal> {
 
 async fn push_task(call: &Call, asked: &Asked) -> Result<String, Refusal> {
     let group = call.group().await?;
-    let mut doc: JobDoc = parse(asked.job(json!({})).to_string().as_bytes())?;
+    let mut doc: JobInput = parse(asked.job(json!({})).to_string().as_bytes())?;
     doc.run_at = (asked.delay_minutes > 0).then(|| format!("+{}m", asked.delay_minutes).into());
     let mut job = call.job(&group, doc, Admission::Always).await?;
     let planned = BTreeMap::from([(PLANNED.to_owned(), job.run_at.0.to_string())]);

@@ -56,7 +56,7 @@ pub(super) enum Challenge {
 
 impl Challenge {
     /// Returns the first supported challenge of a response.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Self::parse(value.to_str().ok()?))
     }
 

@@ -62,13 +62,13 @@ impl KnownAs {
 }
 
 impl Registry {
-    pub(super) fn of(reference: &Reference, login: &Login) -> anyhow::Result<Self> {
+    pub(super) fn new(reference: &Reference, login: &Login) -> anyhow::Result<Self> {
         let mut origin = Url::parse(&format!("https://{}/", reference.host))?;
         if login.plain_http || is_this_machine(&origin) {
             origin = Url::parse(&format!("http://{}/", reference.host))?;
         }
         Ok(Self {
-            http: client(Transport::of(&origin))?,
+            http: client(Transport::new(&origin))?,
             origin,
             repository: reference.repository.clone(),
             credentials: login.credentials(&reference.host)?,
@@ -162,7 +162,7 @@ impl Registry {
         // Credentials are the registry's: only its own origin may say where they are to be shown. A host that it refers or redirects to may not
         // (CVE-2020-15157 in containerd).
         let is_own = answer.url().origin() == self.origin.origin();
-        let Some(challenge) = Challenge::of(answer.headers()).filter(|_| is_own) else { return Ok(answer) };
+        let Some(challenge) = Challenge::from_headers(answer.headers()).filter(|_| is_own) else { return Ok(answer) };
         let known_as = match challenge {
             Challenge::Basic => match self.credentials.clone() {
                 Some(Credentials::Password { username, password }) => KnownAs::User { username, password },
@@ -248,7 +248,7 @@ enum Transport {
 }
 
 impl Transport {
-    fn of(origin: &Url) -> Self {
+    fn new(origin: &Url) -> Self {
         if origin.scheme() == "http" { Self::Plain } else { Self::Tls }
     }
 }
@@ -323,7 +323,7 @@ mod tests {
     fn this_machine_is_asked_without_tls_and_no_other() {
         let origin = |host: &str, plain_http: bool| {
             let login = Login { plain_http, ..Login::default() };
-            Registry::of(&format!("oci://{host}/a").parse().unwrap(), &login).unwrap().origin.to_string()
+            Registry::new(&format!("oci://{host}/a").parse().unwrap(), &login).unwrap().origin.to_string()
         };
         assert_eq!(origin("127.0.0.1:5000", false), "http://127.0.0.1:5000/");
         assert_eq!(origin("[::1]:5000", false), "http://[::1]:5000/");

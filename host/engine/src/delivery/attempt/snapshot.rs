@@ -80,7 +80,7 @@ impl AttemptSnapshot {
     }
 
     /// Takes a snapshot of an attempt, if the group has a shadow that is to see it.
-    pub(super) fn of(
+    pub(super) fn new(
         group: &Group,
         leased: &LeasedJob,
         notes: &AttemptRecorder,
@@ -190,7 +190,7 @@ impl AttemptExecutor {
             (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
         };
         let (PreparedRequest { request, mut uses }, decided) =
-            self.services.runtime.observer_threads.run(QueueKey::of(&leased.job), calls).await?;
+            self.services.runtime.observer_threads.run(QueueKey::for_job(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
             self.completed(&case, &plan, &request).ok_or_else(unsendable)

@@ -81,7 +81,7 @@ impl Connector {
         let Some(name) = tls_name(url)? else { return Ok(Stream::plain(stream)) };
         let agreed = tokio::time::timeout_at(deadline, self.tls.connector(identity).connect(name, stream)).await;
         let agreed = agreed.map_err(|_| Failure::new(TransportError::Tls, no_time("no TLS handshake")))?;
-        agreed.map(Stream::tls).map_err(|error| Failure::of(TransportError::Tls, &error))
+        agreed.map(Stream::tls).map_err(|error| Failure::caused_by(TransportError::Tls, &error))
     }
 
     /// Checks the parts of a target that are known without a connection: the port, and the address if the URL contains one.
@@ -167,7 +167,7 @@ impl Connector {
         };
         let addresses = addresses.into_iter().take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port));
         let mut stream = self.first_of(addresses.collect()).await?;
-        let failed = |error: &io::Error| Failure::of(TransportError::Connect, error);
+        let failed = |error: &io::Error| Failure::caused_by(TransportError::Connect, error);
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n");
         if let Some(credentials) = basic(proxy) {
             request.push_str(&format!("proxy-authorization: {credentials}\r\n"));
@@ -210,7 +210,7 @@ impl Connector {
                     return Ok(stream);
                 }
                 Ok(Some(Ok((address, Err(error))))) => last = Some(failure_of(address, &error)),
-                Ok(Some(Err(error))) => last = Some(Failure::of(TransportError::Connect, &error)),
+                Ok(Some(Err(error))) => last = Some(Failure::caused_by(TransportError::Connect, &error)),
                 Ok(None) => return Err(last.unwrap_or_else(no_address)),
                 Err(_) => {}
             }
@@ -241,7 +241,7 @@ fn no_address() -> Failure {
 /// Used-up ports and a network that cannot be reached from here have one error number. A datagram socket needs a route and no port of its own
 /// to that address, so it tells them apart.
 fn failure_of(address: SocketAddr, error: &io::Error) -> Failure {
-    let failure = Failure::of(TransportError::Connect, error);
+    let failure = Failure::caused_by(TransportError::Connect, error);
     if !matches!(failure, Failure::Exhausted(Exhausted::Ports)) || is_reachable(address) {
         return failure;
     }

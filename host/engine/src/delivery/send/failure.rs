@@ -25,7 +25,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Creates a transport failure, unless `cause` is the server's own exhaustion. The message is that of the innermost cause.
-    pub(super) fn of(error: TransportError, cause: &(dyn Error + 'static)) -> Self {
+    pub(super) fn caused_by(error: TransportError, cause: &(dyn Error + 'static)) -> Self {
         match Exhausted::find(cause) {
             Some(exhausted) => Self::Exhausted(exhausted),
             None => Self::Transport { error, message: clean(&innermost(cause)).into_owned() },
@@ -41,7 +41,7 @@ impl Failure {
     pub(super) fn of_exchange(cause: &hyper::Error) -> Self {
         let is_broken = cause.is_parse() || http2_error(cause).is_some_and(h2::Error::is_library);
         let error = if is_broken { TransportError::Protocol } else { TransportError::Reset };
-        Self::of(error, cause)
+        Self::caused_by(error, cause)
     }
 }
 
@@ -114,16 +114,16 @@ mod tests {
 
     #[test]
     fn own_exhaustion_is_no_fault_of_the_receiver() {
-        let exhausted = Failure::of(TransportError::Connect, &io::Error::from(Errno::MFILE));
+        let exhausted = Failure::caused_by(TransportError::Connect, &io::Error::from(Errno::MFILE));
         assert!(matches!(exhausted, Failure::Exhausted(Exhausted::Files)), "{exhausted:?}");
-        let refused = Failure::of(TransportError::Connect, &io::Error::from(Errno::CONNREFUSED));
+        let refused = Failure::caused_by(TransportError::Connect, &io::Error::from(Errno::CONNREFUSED));
         assert!(matches!(refused, Failure::Transport { error: TransportError::Connect, .. }), "{refused:?}");
     }
 
     #[test]
     fn message_is_that_of_the_innermost_cause() {
         let error = io::Error::other(io::Error::other("certificate expired"));
-        let Failure::Transport { message, .. } = Failure::of(TransportError::Tls, &error) else {
+        let Failure::Transport { message, .. } = Failure::caused_by(TransportError::Tls, &error) else {
             panic!("no transport error")
         };
         assert_eq!(message, "certificate expired");

@@ -43,8 +43,8 @@ async fn commands_of_the_guide_move_a_server() {
             ("postgres://user:password@host/database", &url),
             ("# stop the server", "kill $server; wait $server"),
             (
-                "carillon serve --store \"$CARILLON_MIGRATE_TO\"",
-                "serve --store \"$CARILLON_MIGRATE_TO\"; carillon group list; kill $server; wait $server",
+                "CARILLON_STORE__URL=\"$CARILLON_MIGRATE_TO\" carillon serve",
+                "CARILLON_STORE__URL=\"$CARILLON_MIGRATE_TO\" serve; carillon group list; kill $server; wait $server",
             ),
         ],
     )

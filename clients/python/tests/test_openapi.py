@@ -29,6 +29,7 @@ DOCUMENTS: dict[str, Any] = {
     "FilterInput": Filter,
     "QuotaInput": types.Quota,
     "EgressInput": types.EgressQuota,
+    "TlsInput": types.GroupTls,
     "ScheduleInput": ScheduleFields,
 }
 

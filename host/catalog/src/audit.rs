@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::{Catalog, CatalogError, Tenant, versions};
-use carillon_core::audit::{AuditEntry, AuditId, AuditTenant, Object, Origin, Outcome, Verb};
+use carillon_core::audit::{AuditEntry, AuditId, AuditObject, AuditTenant, Origin, Outcome, Verb};
 use carillon_core::job::TenantId;
 use carillon_store::{Audit, Kind};
 
@@ -72,7 +72,7 @@ pub struct NewAuditEntry<'a> {
     /// What was requested.
     pub verb: Verb,
     /// What it was requested for.
-    pub object: Object,
+    pub object: AuditObject,
     /// Result.
     pub outcome: Outcome,
     /// Number of equal requests.
@@ -109,26 +109,29 @@ impl Catalog {
         };
         let version = version.map(|version| version.to_string());
         let object = self.object(verb, kind, name);
-        let object = Object { version: version.or(object.version), ..object };
+        let object = AuditObject { version: version.or(object.version), ..object };
         Audit::Recorded(Box::new(self.new_entry(origin, owner, verb.clone(), object)))
     }
 
-    fn object(&self, verb: &Verb, kind: Kind, name: &str) -> Object {
+    fn object(&self, verb: &Verb, kind: Kind, name: &str) -> AuditObject {
         match kind {
             Kind::Plugin => {
                 let (plugin, version) = name.split_once('@').unwrap_or((name, ""));
-                Object { version: Some(version.to_owned()), ..Object::new(kind.as_str(), Some(plugin.to_owned())) }
+                AuditObject {
+                    version: Some(version.to_owned()),
+                    ..AuditObject::new(kind.as_str(), Some(plugin.to_owned()))
+                }
             }
             Kind::Binding => {
                 let group = versions::slot_of(name).and_then(|(group, _)| self.group_by_id(group));
-                Object::new("policy", group.map(|group| group.name.clone()))
+                AuditObject::new("policy", group.map(|group| group.name.clone()))
             }
-            Kind::Group if verb.as_str().starts_with("policy.") => Object::new("policy", Some(name.to_owned())),
-            _ => Object::new(kind.as_str(), Some(name.to_owned())),
+            Kind::Group if verb.as_str().starts_with("policy.") => AuditObject::new("policy", Some(name.to_owned())),
+            _ => AuditObject::new(kind.as_str(), Some(name.to_owned())),
         }
     }
 
-    fn new_entry(&self, origin: &Origin, tenant: Option<AuditTenant>, verb: Verb, object: Object) -> AuditEntry {
+    fn new_entry(&self, origin: &Origin, tenant: Option<AuditTenant>, verb: Verb, object: AuditObject) -> AuditEntry {
         let Origin { actor, address, request_id } = origin.clone();
         AuditEntry {
             id: AuditId::new(&*self.clock),

@@ -9,7 +9,7 @@ use super::change::{Decision, MAX_TRIES, busy};
 use super::secrets::{new_token, token_hash};
 use super::token::{ApiToken, NewToken, TokenRecord};
 use super::{AccessRole, Catalog, CatalogError, document, validation};
-use carillon_core::audit::{Actor, ActorKind, AuditEntry, AuditId, Object, Origin, Outcome, Verb};
+use carillon_core::audit::{Actor, ActorKind, AuditEntry, AuditId, AuditObject, Origin, Outcome, Verb};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
 use carillon_store::{Audit, Kind, Precondition, PutEntity, Store};
@@ -281,7 +281,7 @@ fn recovery(id: &str, node: &str, clock: &dyn Clock) -> AuditEntry {
         actor: Actor::of(ActorKind::System),
         tenant: None,
         verb: Verb::TOKEN_CREATE,
-        object: Object::new(Kind::ApiToken.as_str(), Some(id.to_owned())),
+        object: AuditObject::new(Kind::ApiToken.as_str(), Some(id.to_owned())),
         changed: Vec::new(),
         address: None,
         request_id: None,

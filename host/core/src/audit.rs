@@ -127,8 +127,7 @@ impl Origin {
 
 /// Thing that an entry is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = AuditObject)]
-pub struct Object {
+pub struct AuditObject {
     /// Kind: `group`, `key`, `plugin`, `policy`, `schedule`, `tenant`, `token`, `bulk`, `job`, `lease`, `mount` or `route`.
     pub kind: String,
     /// Name, or id if it has no name; null if the request names none.
@@ -137,7 +136,7 @@ pub struct Object {
     pub version: Option<String>,
 }
 
-impl Object {
+impl AuditObject {
     /// Returns a thing without a version.
     #[must_use]
     pub fn new(kind: &str, name: Option<String>) -> Self {
@@ -198,7 +197,7 @@ pub struct AuditEntry {
     /// What was done, or was refused.
     pub verb: Verb,
     /// What it was done to.
-    pub object: Object,
+    pub object: AuditObject,
     /// JSON pointers to the members that changed.
     pub changed: Vec<String>,
     /// Address of the client.

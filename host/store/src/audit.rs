@@ -283,7 +283,7 @@ pub fn entry_of_put(audit: &Audit, before: Option<&serde_json::Value>, entity: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carillon_core::audit::{Object, Origin, Outcome, Verb};
+    use carillon_core::audit::{AuditObject, Origin, Outcome, Verb};
     use carillon_core::clock::SystemClock;
 
     fn entry(name: &str) -> AuditEntry {
@@ -294,7 +294,7 @@ mod tests {
             actor: Origin::system().actor,
             tenant: None,
             verb: Verb::KEY_PUT,
-            object: Object::new("key", Some(name.to_owned())),
+            object: AuditObject::new("key", Some(name.to_owned())),
             changed: Vec::new(),
             address: None,
             request_id: None,

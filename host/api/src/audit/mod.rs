@@ -23,7 +23,7 @@ use super::auth_failures::network;
 use super::client_address::Peer;
 use super::error::Problem;
 use carillon_catalog::{ApiToken, NewAuditEntry, Tenant};
-use carillon_core::audit::{Actor, ActorKind, Object, Origin, Outcome, Verb};
+use carillon_core::audit::{Actor, ActorKind, AuditObject, Origin, Outcome, Verb};
 use carillon_core::clock::Clock;
 
 /// Header of a response with the id of its request.
@@ -146,11 +146,11 @@ impl Requested {
     }
 
     /// Returns the verb, and the thing that the path names.
-    fn verb(&self) -> (Verb, Object) {
+    fn verb(&self) -> (Verb, AuditObject) {
         let route = self.route().unwrap_or("none");
         match routes::find(&self.method, route) {
-            Some(found) => (found.verb, Object::new(found.kind, self.name(route))),
-            None => (Verb::REQUEST, Object::new("route", Some(format!("{} {route}", self.method_name())))),
+            Some(found) => (found.verb, AuditObject::new(found.kind, self.name(route))),
+            None => (Verb::REQUEST, AuditObject::new("route", Some(format!("{} {route}", self.method_name())))),
         }
     }
 
@@ -165,7 +165,7 @@ impl Requested {
 }
 
 /// Returns what is to be recorded of a request before it takes effect; `None` if nothing is, or if something else records it.
-pub(super) fn recorded(api: &ApiState, request: &Request) -> Option<(Verb, Object)> {
+pub(super) fn recorded(api: &ApiState, request: &Request) -> Option<(Verb, AuditObject)> {
     let route = request.extensions().get::<MatchedPath>()?;
     let when = routes::find(request.method(), route.as_str())?.when;
     let is_recorded = when == When::Before || (when == When::Job && api.config.audit_jobs);
@@ -176,7 +176,7 @@ pub(super) fn recorded(api: &ApiState, request: &Request) -> Option<(Verb, Objec
 ///
 /// # Errors
 /// Returns the store's error: what cannot be recorded is not done.
-pub(super) async fn requested(api: &ApiState, known: &Known, verb: Verb, object: Object) -> Result<(), Problem> {
+pub(super) async fn requested(api: &ApiState, known: &Known, verb: Verb, object: AuditObject) -> Result<(), Problem> {
     let (origin, outcome) = (&known.origin(), Outcome::Requested);
     let new = NewAuditEntry { origin, tenant: Some(&known.tenant), verb, object, outcome, count: 1 };
     Ok(api.services.catalog.record(new).await?)

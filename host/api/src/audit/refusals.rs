@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use carillon_catalog::{Catalog, NewAuditEntry, Tenant};
-use carillon_core::audit::{Object, Origin, Outcome, Verb};
+use carillon_core::audit::{AuditObject, Origin, Outcome, Verb};
 use carillon_core::clock::{Clock, UnixMs};
 
 /// Largest number of sources that are told apart.
@@ -47,7 +47,7 @@ pub(super) struct Refusal {
     pub(super) origin: Origin,
     pub(super) tenant: Option<Arc<Tenant>>,
     pub(super) verb: Verb,
-    pub(super) object: Object,
+    pub(super) object: AuditObject,
     pub(super) outcome: Outcome,
 }
 

@@ -34,7 +34,7 @@ use super::idempotency;
 use super::input::read;
 use super::pools::RequestGuard;
 use carillon_catalog::{AccessRole, Author, Group, Written};
-use carillon_core::audit::{Object, Verb};
+use carillon_core::audit::{AuditObject, Verb};
 use carillon_core::job::{Admission, AttemptRecord, Job, NewJob};
 use carillon_engine::intake::JobInput;
 use carillon_store::{ChangeOutcome, InsertOutcome, InsertResult, JobChange, JobFilter, JobsQuery};
@@ -167,7 +167,7 @@ impl Call {
             ));
         }
         if api.config.audit_jobs {
-            let object = Object::new("mount", Some(mount.name().to_owned()));
+            let object = AuditObject::new("mount", Some(mount.name().to_owned()));
             requested(&api, &access.known(), Verb::MOUNT_REQUEST, object).await?;
         }
         let query = request.uri().query().unwrap_or_default().to_owned();

@@ -12,7 +12,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Query, time};
 use super::{Page, Paging, foreign_cursor};
-use carillon_core::audit::{Actor, AuditEntry, AuditId, Object, Outcome};
+use carillon_core::audit::{Actor, AuditEntry, AuditId, AuditObject, Outcome};
 use carillon_core::clock::UnixMs;
 use carillon_store::audit::{BrokenLink, Rest, check_rows};
 use carillon_store::{AuditQuery, ChainHead, Chained};
@@ -67,7 +67,7 @@ pub struct AuditEventView {
     /// What was done, or was refused, such as `key.put`.
     verb: String,
     /// What it was done to.
-    object: Object,
+    object: AuditObject,
     /// JSON pointers to the members that changed. No entry has their values.
     changed: Vec<String>,
     /// Address of the client; null if there was none. Only operators see that of an operator.

@@ -17,7 +17,7 @@ use super::super::scope::is_visible;
 use super::job_filter::FilterInput;
 use super::{Page, Paging, find_group};
 use carillon_catalog::{Bulk, BulkAction, BulkRecord, Group};
-use carillon_core::audit::Object;
+use carillon_core::audit::AuditObject;
 use carillon_core::job::JobId;
 use carillon_engine::intake::TimeInput;
 use carillon_engine::maintenance::bulk::AT_ONCE;
@@ -153,7 +153,7 @@ async fn change_many(
     }
     if bulk.doc.total <= AT_ONCE {
         // The jobs change before the bulk change is stored, so the entry of the audit log comes first.
-        requested(api, &access.known(), action.verb(), Object::new("bulk", Some(bulk.id.clone()))).await?;
+        requested(api, &access.known(), action.verb(), AuditObject::new("bulk", Some(bulk.id.clone()))).await?;
         api.bulk.finish(&mut bulk).await?;
         api.services.catalog.put_bulk(&bulk).await?;
     } else {

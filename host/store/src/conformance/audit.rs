@@ -3,10 +3,10 @@
 use super::*;
 use crate::audit::{BrokenLink, ChainFault, Rest, check_rows};
 use crate::{AuditQuery, Chained, StoreError, StoredEntry};
-use carillon_core::audit::{AuditEntry, AuditTenant, Object, Origin, Outcome, Verb};
+use carillon_core::audit::{AuditEntry, AuditObject, AuditTenant, Origin, Outcome, Verb};
 use carillon_core::clock::SystemClock;
 
-fn entry(world: &World, node: &str, verb: Verb, object: Object) -> AuditEntry {
+fn entry(world: &World, node: &str, verb: Verb, object: AuditObject) -> AuditEntry {
     AuditEntry {
         id: AuditId::new(&SystemClock),
         at: NOW,
@@ -23,8 +23,8 @@ fn entry(world: &World, node: &str, verb: Verb, object: Object) -> AuditEntry {
     }
 }
 
-fn key(name: &str) -> Object {
-    Object::new("key", Some(name.to_owned()))
+fn key(name: &str) -> AuditObject {
+    AuditObject::new("key", Some(name.to_owned()))
 }
 
 fn put(world: &World, node: &str, name: &str, expect: Precondition) -> PutEntity {
@@ -87,7 +87,7 @@ pub async fn entries_are_found_by_what_they_name(world: &World) {
     let theirs = AuditEntry {
         tenant: Some(AuditTenant { id: stranger, name: "stranger".to_owned() }),
         actor: carillon_core::audit::Actor { token: Some("t".to_owned()), ..Origin::system().actor },
-        ..entry(world, "n", Verb::GROUP_PUT, Object::new("group", None))
+        ..entry(world, "n", Verb::GROUP_PUT, AuditObject::new("group", None))
     };
     ids.push(theirs.id);
     store.append(theirs).await.unwrap();

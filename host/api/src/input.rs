@@ -63,17 +63,15 @@ pub async fn read(request: Request) -> Result<Bytes, Problem> {
     let standing = request.extensions().get::<Standing>().cloned();
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let mut parts = request.into_body().into_data_stream();
-    // A buffer that grows is twice as large as what is in it, and is copied.
-    let capacity = declared.filter(|len| *len <= limit.bytes).unwrap_or_default();
-    let (mut body, mut len) = (BytesMut::with_capacity(capacity), 0_usize);
+    let (mut body, mut len) = (Buffer::new(declared.filter(|len| *len <= limit.bytes)), 0_usize);
     while let Some(part) = parts.next().await {
         let part = part.map_err(|_| Problem::malformed(None, "the body ended before it was complete"))?;
         len = len.saturating_add(part.len());
         if len <= limit.bytes {
-            body.extend_from_slice(&part);
+            body.push(&part);
             continue;
         }
-        body = BytesMut::new();
+        body = Buffer::new(Some(0));
         if len > limit.read {
             break;
         }
@@ -85,7 +83,47 @@ pub async fn read(request: Request) -> Result<Bytes, Problem> {
     if let Some(standing) = standing {
         standing.check()?;
     }
-    Ok(body.freeze())
+    Ok(body.whole())
+}
+
+/// Size in bytes of the blocks in which a body of unknown length is kept until all of it is there.
+const BLOCK: usize = 256 << 10;
+
+/// Body that arrives. One buffer that grows would be copied, and twice as large as what is in it.
+struct Buffer {
+    /// Full blocks of a body of unknown length.
+    full: Vec<BytesMut>,
+    last: BytesMut,
+    is_known: bool,
+}
+
+impl Buffer {
+    /// Creates a buffer for a body of this length, if it is known.
+    fn new(len: Option<usize>) -> Self {
+        Self { full: Vec::new(), last: BytesMut::with_capacity(len.unwrap_or_default()), is_known: len.is_some() }
+    }
+
+    fn push(&mut self, mut part: &[u8]) {
+        while !self.is_known && self.last.len() + part.len() > BLOCK {
+            let (fits, rest) = part.split_at(BLOCK - self.last.len());
+            self.last.extend_from_slice(fits);
+            self.full.push(std::mem::replace(&mut self.last, BytesMut::with_capacity(BLOCK)));
+            part = rest;
+        }
+        self.last.extend_from_slice(part);
+    }
+
+    /// Returns the body in one piece.
+    fn whole(self) -> Bytes {
+        if self.full.is_empty() {
+            return self.last.freeze();
+        }
+        let mut whole = BytesMut::with_capacity(self.full.len() * BLOCK + self.last.len());
+        for block in self.full.into_iter().chain([self.last]) {
+            whole.extend_from_slice(&block);
+        }
+        whole.freeze()
+    }
 }
 
 /// Largest text that is parsed, hashed or decoded on the async threads, in bytes; a larger one would keep them from other work.
@@ -119,4 +157,21 @@ pub async fn parse_body<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> R
 /// With a pointer to what cannot be read.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     read_object(bytes).map_err(|Unreadable { pointer, message }| Problem::malformed(Some(pointer), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_of_unknown_length_is_the_same_in_one_piece() {
+        let bytes: Vec<u8> = (0..3 * BLOCK + 7).map(|number| u8::try_from(number % 251).unwrap()).collect();
+        for part in [1_000, BLOCK - 1, BLOCK, BLOCK + 1, bytes.len()] {
+            for len in [None, Some(bytes.len())] {
+                let mut buffer = Buffer::new(len);
+                bytes.chunks(part).for_each(|part| buffer.push(part));
+                assert_eq!(buffer.whole(), bytes, "{part} {len:?}");
+            }
+        }
+    }
 }

@@ -190,12 +190,9 @@ impl Connections {
     /// Makes room for a new connection now, or else as soon as a connection is idle; returns the number of the wish then.
     fn want_place(&self) -> Option<u64> {
         let mut state = self.lock();
-        if state.close_longest(None) {
-            return None;
-        }
         let number = state.next();
+        // The wish comes first: a connection that becomes idle meanwhile sees it, or is seen.
         self.change_wanted(&mut state, |all| all.insert(number));
-        // One that has become idle meanwhile may not have seen the wish.
         if state.close_longest(None) {
             self.change_wanted(&mut state, |all| all.remove(&number));
             return None;
@@ -232,10 +229,13 @@ impl Place {
     }
 
     fn idle(&self) {
-        let shared = &self.connections.0;
-        let turn = shared.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        let turn = self.connections.0.turns.fetch_add(1, Ordering::Relaxed) + 1;
         self.connection.idle_since.store(turn, Ordering::SeqCst);
-        if shared.wanted.load(Ordering::SeqCst) > 0 {
+    }
+
+    /// Has the connection that has been idle for the longest time closed if a new one waits for a place.
+    fn make_room_for_others(&self) {
+        if self.connections.0.wanted.load(Ordering::SeqCst) > 0 {
             let mut state = self.connections.lock();
             if !state.wanted.is_empty() && state.close_longest(None) {
                 self.connections.change_wanted(&mut state, BTreeSet::pop_first);
@@ -256,6 +256,7 @@ pub(super) struct Busy(Arc<Place>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.idle();
+        self.0.make_room_for_others();
     }
 }
 
@@ -333,6 +334,20 @@ mod tests {
         assert!(is_closed(&one));
         drop(one);
         next.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn new_connection_is_not_closed_for_the_next_that_waits() {
+        let connections = connections(1, 9, &[]);
+        let one = place(&connections, HERE).await;
+        let working = one.busy();
+        let (mut next, mut last) = (Box::pin(connections.place(HERE)), Box::pin(connections.place(THERE)));
+        assert!(poll!(&mut next).is_pending() && poll!(&mut last).is_pending());
+        drop((working, one));
+        let two = next.await.unwrap();
+        assert!(!is_closed(&two), "it has not had time for a request");
+        drop(two);
+        last.await.unwrap();
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub(super) struct Admission {
     pub(super) requirement: Requirement,
 }
 
-/// Finds out who is asking, and gives the request a place of the tenant's share. The handler behind it can take an `Extension<Access>`.
+/// Authenticates a request, gives it a place of the tenant's share, and checks it. The handler behind it can take an `Extension<Access>`.
 pub(super) async fn admit(
     State(admission): State<Arc<Admission>>,
     mut request: Request,

@@ -140,8 +140,7 @@ impl Requirement {
     pub(super) fn check(self, access: &Access) -> Result<(), Problem> {
         match self {
             Self::Role(role) if access.role < role => {
-                let (has, needs) = (format!("{:?}", access.role).to_lowercase(), format!("{role:?}").to_lowercase());
-                Err(Problem::forbidden(format!("the token's role is {has}; the request requires {needs}")))
+                Err(Problem::forbidden(format!("the token's role is {}; the request requires {role}", access.role)))
             }
             Self::Operator if !access.operator => {
                 let detail = "only an operator's token, such as the one of the first start, can manage tenants";

@@ -213,12 +213,9 @@ impl Connections {
     /// Makes room for a new connection now, or else as soon as a connection is idle; returns the number of the wish then.
     fn want_place(&self) -> Option<u64> {
         let mut state = self.lock();
-        if state.close_longest(None) {
-            return None;
-        }
         let number = state.next();
+        // The wish comes first: a connection that becomes idle meanwhile sees it, or is seen.
         self.change_wanted(&mut state, |all| all.insert(number));
-        // One that has become idle meanwhile may not have seen the wish.
         if state.close_longest(None) {
             self.change_wanted(&mut state, |all| all.remove(&number));
             return None;
@@ -445,6 +442,20 @@ mod tests {
         assert!(is_closed(&one));
         drop(one);
         next.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn new_connection_is_not_closed_for_the_next_that_waits() {
+        let connections = connections(1, 9, &[]);
+        let one = place(&connections, HERE).await;
+        let working = one.busy();
+        let (mut next, mut last) = (Box::pin(connections.place(HERE)), Box::pin(connections.place(THERE)));
+        assert!(poll!(&mut next).is_pending() && poll!(&mut last).is_pending());
+        drop((working, one));
+        let two = next.await.unwrap();
+        assert!(!is_closed(&two), "it has not had time for a request");
+        drop(two);
+        last.await.unwrap();
     }
 
     #[tokio::test]

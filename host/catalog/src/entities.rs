@@ -1,6 +1,7 @@
 //! Tenants, groups, keys, tokens and plugins: their stored forms, and the forms that the server works with.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -286,6 +287,16 @@ pub enum AccessRole {
     Producer,
     /// Also changes groups, keys, plugins and tokens of the tenant.
     Admin,
+}
+
+impl fmt::Display for AccessRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Producer => "producer",
+            Self::Admin => "admin",
+        })
+    }
 }
 
 /// Owner of the plugins that operators share with tenants, which is the number of no tenant.

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use self::refusal::Refusal;
 use super::ApiState;
 use super::audit::{Caller, requested};
-use super::auth::{Access, Denied, Standing, access_of};
+use super::auth::{Access, Denied, Requirement, Standing, access_of};
 use super::error::Problem;
 use super::idempotency;
 use super::input::read;
@@ -158,9 +158,7 @@ impl Call {
         idempotency::refuse(request.method(), request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         // Lists show payloads, which viewers do not see elsewhere.
-        if access.role < AccessRole::Producer {
-            return Err(Problem::forbidden("the token's role is viewer; the request requires producer"));
-        }
+        Requirement::Role(AccessRole::Producer).check(&access)?;
         if !access.sees(&mount.settings(&api.config.compat).group) {
             return Err(Problem::forbidden(
                 "the token is for certain groups only, and the mount's group is none of them",

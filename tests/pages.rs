@@ -79,7 +79,11 @@ carillon group put reminders
 echo 'Bearer abc' >token.txt
 carillon plugin build examples/judge-json-ok -o judge.wasm
 ",
-    placeholders: &[],
+    // The key has been put before, so its oldest version has another number.
+    placeholders: &[(
+        "key delete hook --version 1",
+        r#"key delete hook --version $(carillon key get hook | grep -o '"version": [0-9]*' | tail -1 | cut -d' ' -f2)"#,
+    )],
 };
 
 const OPERATION: Walkthrough = Walkthrough {
@@ -91,6 +95,7 @@ kill $stopped
 wait $stopped || true
 carillon group put reminders
 carillon job create reminders http://192.0.2.1/
+carillon tenant put acme
 ",
     placeholders: &[
         ("curl -N -H", "first_line curl --silent -N -H"),

@@ -69,9 +69,11 @@ pub fn blocks(path: &str) -> Vec<Block> {
     let page = std::fs::read_to_string(repository().join(path)).unwrap();
     let mut blocks: Vec<Block> = Vec::new();
     let mut follows_commands = false;
-    for part in page.split("\n```").skip(1).step_by(2) {
+    let parts: Vec<&str> = page.split("\n```").collect();
+    for pair in parts.chunks_exact(2) {
+        let [before, part] = pair else { unreachable!("pairs have two parts") };
         let (language, text) = part.split_once('\n').unwrap();
-        let is_output = follows_commands && matches!(language, "text" | "json" | "");
+        let is_output = follows_commands && !before.contains("\n#") && matches!(language, "text" | "json" | "");
         if language == "sh" {
             blocks.push(Block { commands: text.to_owned(), prints: Vec::new() });
         } else if is_output {

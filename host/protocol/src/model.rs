@@ -10,9 +10,9 @@ use std::fmt;
 use stateright::{Model, Property};
 
 use crate::action::Action;
-use crate::node::{Node, Time};
+use crate::node::Node;
 use crate::rules::{Broken, Rule};
-use crate::setting::{FIRST_DUE, Faults, Mistake, Setting};
+use crate::setting::{FIRST_DUE, Faults, Mistake, Setting, Time};
 use crate::store::{State, Store, Verb};
 
 /// State of the whole system.

@@ -1,9 +1,7 @@
 //! A node: what it holds in memory, and what its loops are doing.
 
+use crate::setting::Time;
 use crate::store::{Answer, Lease, Settlement, Verb};
-
-/// Time, in ticks. A lease lasts a few of them.
-pub type Time = u8;
 
 /// A call of the store, on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! Bounds of a model, and the mistakes that can be built into it.
 
-use crate::node::Time;
+/// Time, in ticks. A lease lasts a few of them.
+pub type Time = u8;
 
 /// Duration of a lease, in ticks.
 pub const LEASE: Time = 3;

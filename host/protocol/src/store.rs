@@ -1,8 +1,7 @@
 //! The store: one row for each job, and the verbs on them. Each verb is one transaction.
 
-use crate::node::Time;
 use crate::rules::{Broken, Rule};
-use crate::setting::{Mistake, Setting};
+use crate::setting::{Mistake, Setting, Time};
 
 /// Index of a job.
 pub type Job = usize;

@@ -382,6 +382,7 @@ mod tests {
         metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code }).inc();
         metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
         metrics.refused("limits.job");
+        metrics.certificate_read(true);
         metrics
     }
 

@@ -6,6 +6,7 @@
 //!
 //! <https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>
 
+mod credentials;
 mod docker_config;
 mod login;
 mod reference;

@@ -1,8 +1,8 @@
 //! What nodes do with the responses of the store.
 
 use super::{Protocol, World};
-use crate::node::{Call, Caller, Node, Phase, Rescuer, Task, Time};
-use crate::setting::{EXTENSION_PERIOD, LEASE, Mistake};
+use crate::node::{Call, Caller, Node, Phase, Rescuer, Task};
+use crate::setting::{EXTENSION_PERIOD, LEASE, Mistake, Time};
 use crate::store::{Answer, Lease, Leased, Settlement, State};
 
 impl Protocol {

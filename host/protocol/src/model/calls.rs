@@ -2,9 +2,9 @@
 
 use super::{Protocol, World};
 use crate::action::Way;
-use crate::node::{Call, Node, Phase, Rescuer, Time};
+use crate::node::{Call, Node, Phase, Rescuer};
 use crate::rules::Rule;
-use crate::setting::{LEASE, LONGEST_ORPHAN, LOOK_AHEAD, Mistake, SLOW};
+use crate::setting::{LEASE, LONGEST_ORPHAN, LOOK_AHEAD, Mistake, SLOW, Time};
 use crate::store::{Answer, Lease, Leased, Verb};
 
 impl Protocol {

@@ -5,8 +5,8 @@
 
 use super::{Protocol, World};
 use crate::action::{Action, Outcome, Way};
-use crate::node::{Call, Caller, Node, Phase, Rescuer, Task, Time};
-use crate::setting::{ATTEMPT_TIMEOUT, HORIZON, LOOK_AHEAD, Mistake};
+use crate::node::{Call, Caller, Node, Phase, Rescuer, Task};
+use crate::setting::{ATTEMPT_TIMEOUT, HORIZON, LOOK_AHEAD, Mistake, Time};
 use crate::store::State;
 
 impl Protocol {

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::login::Credentials;
+use super::credentials::Credentials;
 use carillon_client::text::visible;
 
 /// Beginning of the names of helpers.

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
+use super::credentials::Credentials;
 use super::docker_config;
 
 /// Environment variable that holds the password.
@@ -22,15 +23,6 @@ pub struct Login {
     /// Connect without TLS, as always to a registry on this machine.
     #[arg(long)]
     pub(super) plain_http: bool,
-}
-
-/// Credentials of a registry. They have no `Debug`, so that no message contains them.
-#[derive(Clone)]
-pub(super) enum Credentials {
-    /// Name with a password.
-    Password { username: String, password: String },
-    /// Token that the registry's token server exchanges for others.
-    IdentityToken(String),
 }
 
 impl Login {

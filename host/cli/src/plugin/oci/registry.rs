@@ -14,8 +14,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
+use super::credentials::Credentials;
 use super::digest;
-use super::login::{Challenge, Credentials, Login};
+use super::login::{Challenge, Login};
 use super::reference::{Reference, is_digest};
 use carillon_client::text::visible;
 

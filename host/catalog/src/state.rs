@@ -59,7 +59,7 @@ pub(super) struct CatalogState {
     keys_epochs: HashMap<TenantId, u64>,
     tokens: BTreeMap<(TenantId, String), Arc<ApiToken>>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
-    /// Versions of each tenant's plugins by owner and name; those that are shared belong to [`SHARED`](crate::SHARED).
+    /// Versions of each tenant's plugins by owner and name; those that are shared belong to [`SHARED`].
     plugins: BTreeMap<(TenantId, String), BTreeMap<semver::Version, Arc<PluginVersion>>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
     schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,

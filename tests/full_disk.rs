@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Api, Gate, Program, Receiver, eventually};
 
 /// Largest number of jobs that a log which is there already may take in.
-const MOST: usize = 4_000;
+const MAX_JOBS: usize = 4_000;
 
 /// Fills a file system to its last byte.
 fn fill(ballast: &Path) {
@@ -61,7 +61,7 @@ async fn store_on_a_full_file_system_refuses_loses_nothing_and_recovers() {
             break reply;
         }
         accepted.push(reply.json()["id"].as_str().unwrap().to_owned());
-        assert!(accepted.len() < MOST, "a full disk accepts for ever");
+        assert!(accepted.len() < MAX_JOBS, "a full disk accepts for ever");
     };
     assert!(refused.headers.contains_key("retry-after"));
     let problem = refused.problem(503);

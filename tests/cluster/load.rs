@@ -21,7 +21,7 @@ use crate::support::soon;
 const PRODUCERS: usize = 4;
 
 /// The most jobs of one producer.
-const MOST: usize = 2_000;
+const MAX_JOBS: usize = 2_000;
 
 /// The pause after each job, and after a refusal.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -116,7 +116,7 @@ struct Producer {
 impl Producer {
     async fn run(self) -> Vec<Promise> {
         let mut promises = Vec::new();
-        for index in 0..MOST {
+        for index in 0..MAX_JOBS {
             if *self.stop.borrow() {
                 break;
             }

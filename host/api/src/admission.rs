@@ -31,7 +31,7 @@ pub(super) async fn admit(
 ) -> Result<Response, Problem> {
     let api = &admission.api;
     query::check(&admission.known, &request)?;
-    let caller = Caller::of(&request)?;
+    let caller = Caller::from_request(&request)?;
     let access = match access_of(api, request.headers(), &caller) {
         Ok(access) => access,
         Err(denied) => return Ok(denied.into_response()),

@@ -112,7 +112,7 @@ impl From<Problem> for Denied {
 }
 
 impl Denied {
-    fn of(problem: Problem, token: &Arc<ApiToken>, caller: &Caller) -> Self {
+    fn new(problem: Problem, token: &Arc<ApiToken>, caller: &Caller) -> Self {
         let tenant = Arc::clone(&token.tenant);
         let known = Known { caller: caller.clone(), token: Some(Arc::clone(token)), tenant };
         Self { problem: Box::new(problem), known: Some(Box::new(known)) }
@@ -168,7 +168,7 @@ pub(super) fn access_of(api: &ApiState, headers: &HeaderMap, caller: &Caller) ->
     if !access.operator {
         let problem = Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)");
         return Err(match &access.credential {
-            Some(credential) => Denied::of(problem, &credential.token, caller),
+            Some(credential) => Denied::new(problem, &credential.token, caller),
             None => problem.into(),
         });
     }
@@ -188,10 +188,10 @@ fn token_access(api: &ApiState, headers: &HeaderMap, caller: &Caller) -> Result<
     };
     if !token.is_accepted_from(from) {
         let detail = "the token is not accepted from this address: its `addresses` name other networks";
-        return Err(Denied::of(failed(api, from, Problem::forbidden(detail)), &token, caller));
+        return Err(Denied::new(failed(api, from, Problem::forbidden(detail)), &token, caller));
     }
     if token.tenant.suspended && !token.operator {
-        return Err(Denied::of(Problem::suspended(&token.tenant.name), &token, caller));
+        return Err(Denied::new(Problem::suspended(&token.tenant.name), &token, caller));
     }
     api.services.catalog.note_use(&token, from);
     Ok(Access {

@@ -17,7 +17,7 @@ pub struct Peer(pub IpAddr);
 impl Peer {
     /// Returns the address that a request's extensions have.
     #[must_use]
-    pub fn of(extensions: &Extensions) -> Option<IpAddr> {
+    pub fn address(extensions: &Extensions) -> Option<IpAddr> {
         extensions.get::<Self>().map(|peer| peer.0)
     }
 }

@@ -22,7 +22,7 @@ const CLOSED: &str = "/v1/";
 /// It is counted by route, not by path, so that the numbers stay few. One that is refused before its client is known has no route: strangers could
 /// make a series of each otherwise.
 pub(super) async fn enter(State(api): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response {
-    let (requested, began) = (Requested::of(&request), api.services.clock.now());
+    let (requested, began) = (Requested::from_request(&request), api.services.clock.now());
     let caller = Caller::enter(&api.request_ids, &mut request);
     let mut response = match check(&api.config, &request) {
         Ok(()) => {

@@ -336,7 +336,7 @@ impl PluginVersion {
     /// # Errors
     /// Returns [`Invalid`] with a pointer into the config.
     pub fn check_config(&self, config: &Value) -> Result<(), Invalid> {
-        let schema = self.schema.of(&self.doc.config_schema).map_err(|error| Invalid::at("", error))?;
+        let schema = self.schema.validator(&self.doc.config_schema).map_err(|error| Invalid::at("", error))?;
         schema.validate(config).map_err(|error| {
             let message = config_schema::message(&error, &self.doc.config_schema);
             Invalid::at(error.instance_path().to_string(), message)

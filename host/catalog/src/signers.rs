@@ -15,7 +15,7 @@ use carillon_core::job::check_name;
 use carillon_policy::binding::Invalid;
 
 /// Maximum number of signers of a tenant.
-const MOST: usize = 32;
+const MAX_SIGNERS: usize = 32;
 
 /// Signer whose plugins a tenant accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -33,8 +33,8 @@ pub struct Signers(Vec<(SignerInput, VerifyingKey)>);
 
 impl Signers {
     pub(super) fn parse(docs: Vec<SignerInput>) -> Result<Self, Invalid> {
-        if docs.len() > MOST {
-            return Err(Invalid::at("", format!("`plugin_signers` must have at most {MOST} entries")));
+        if docs.len() > MAX_SIGNERS {
+            return Err(Invalid::at("", format!("`plugin_signers` must have at most {MAX_SIGNERS} entries")));
         }
         let mut signers: Vec<(SignerInput, VerifyingKey)> = Vec::with_capacity(docs.len());
         for (index, doc) in docs.into_iter().enumerate() {

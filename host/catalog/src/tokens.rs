@@ -278,7 +278,7 @@ fn recovery(id: &str, node: &str, clock: &dyn Clock) -> AuditEntry {
         id: AuditId::new(clock),
         at: clock.now(),
         node: node.to_owned(),
-        actor: Actor::of(ActorKind::System),
+        actor: Actor::new(ActorKind::System),
         tenant: None,
         verb: Verb::TOKEN_CREATE,
         object: AuditObject::new(Kind::ApiToken.as_str(), Some(id.to_owned())),

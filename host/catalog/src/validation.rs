@@ -79,7 +79,7 @@ fn is_nested_within(value: &Value, levels: usize) -> bool {
 fn check_schema(version: &PluginVersion, config: &str, budget: &mut CheckBudget) -> Result<(), Invalid> {
     let config: Value = serde_json::from_str(config).unwrap_or_default();
     budget.take(&version.doc.config_schema, &config).map_err(|message| Invalid::at("/config", message))?;
-    version.schema.of(&version.doc.config_schema).map_err(|error| Invalid::at("/plugin", error))?;
+    version.schema.validator(&version.doc.config_schema).map_err(|error| Invalid::at("/plugin", error))?;
     let checked = budget.timed(|| version.check_config(&config));
     checked.map_err(|message| Invalid::at("/config", message))?.map_err(|error| error.within("/config"))
 }

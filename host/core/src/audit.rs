@@ -89,7 +89,7 @@ pub struct Actor {
 impl Actor {
     /// Returns an actor without a token.
     #[must_use]
-    pub fn of(kind: ActorKind) -> Self {
+    pub fn new(kind: ActorKind) -> Self {
         Self { kind, token: None, name: None, role: None, operator: false }
     }
 
@@ -115,13 +115,13 @@ impl Origin {
     /// Returns the origin of what the server does by itself.
     #[must_use]
     pub fn system() -> Self {
-        Self { actor: Actor::of(ActorKind::System), address: None, request_id: None }
+        Self { actor: Actor::new(ActorKind::System), address: None, request_id: None }
     }
 
     /// Returns the origin of what the configuration declares.
     #[must_use]
     pub fn configuration() -> Self {
-        Self { actor: Actor::of(ActorKind::Configuration), address: None, request_id: None }
+        Self { actor: Actor::new(ActorKind::Configuration), address: None, request_id: None }
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn actor_is_searched_by_token_or_kind() {
         assert_eq!(Origin::system().actor.id(), "system");
-        let token = Actor { token: Some("7f".to_owned()), ..Actor::of(ActorKind::Token) };
+        let token = Actor { token: Some("7f".to_owned()), ..Actor::new(ActorKind::Token) };
         assert_eq!(token.id(), "7f");
     }
 }

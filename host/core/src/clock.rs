@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// Time before a deadline at which [`Clock::sleep_until_nearly`] may return.
-pub const LEAD_TIME: Duration = alarm::LONGEST;
+pub const LEAD_TIME: Duration = alarm::MAX_DELAY;
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl Clock for SystemClock {
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
             // The nap may take a millisecond longer, which still leaves time for the alarm.
-            while let Some(nap) = self.left(at).checked_sub(alarm::LONGEST).filter(|nap| !nap.is_zero()) {
+            while let Some(nap) = self.left(at).checked_sub(alarm::MAX_DELAY).filter(|nap| !nap.is_zero()) {
                 tokio::time::sleep(nap.min(MAX_SLEEP)).await;
             }
         })

@@ -125,7 +125,7 @@ impl RolloutMonitor {
         let times = QuarantineTimes { now: attempt.finished_at, lifted_at: group.rollout.lifted_at };
         let is_bad = |used: &&Use| {
             let it = policy_key(used);
-            let is_quarantined = self.services.runtime.quarantine.of(&it, times).is_some();
+            let is_quarantined = self.services.runtime.quarantine.entry(&it, times).is_some();
             used.role != Role::Observe && is_quarantined && !before.contains(&it)
         };
         let bad = effective.uses().find(is_bad)?;

@@ -40,7 +40,7 @@ impl Schema {
     ///
     /// # Errors
     /// Returns the reason why the schema cannot be used.
-    pub fn of(&self, schema: &Value) -> Result<&Validator, String> {
+    pub fn validator(&self, schema: &Value) -> Result<&Validator, String> {
         self.0.get_or_init(|| build(schema)).as_ref().map_err(Clone::clone)
     }
 }
@@ -139,7 +139,7 @@ mod tests {
         let (schema, wrong) = (Schema::default(), json!({"type": "nothing"}));
         assert!(!schema.is_ready());
         for _ in 0..2 {
-            assert!(schema.of(&wrong).map(drop).unwrap_err().contains("not a JSON Schema"));
+            assert!(schema.validator(&wrong).map(drop).unwrap_err().contains("not a JSON Schema"));
             assert!(schema.is_ready());
         }
     }

@@ -7,7 +7,7 @@ use url::Url;
 use carillon_core::json::Unreadable;
 
 /// Largest number of origins of a key.
-const MOST: usize = 100;
+const MAX_ORIGINS: usize = 100;
 
 /// Origins (scheme, host and port) that a key may go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,8 @@ impl KeyOrigins {
     /// # Errors
     /// Returns [`Unreadable`] with the index of the text that is not an origin, or for too many of them.
     pub fn parse(texts: &[String]) -> Result<Self, Unreadable> {
-        if texts.len() > MOST {
-            let message = format!("`origins` must have at most {MOST} members");
+        if texts.len() > MAX_ORIGINS {
+            let message = format!("`origins` must have at most {MAX_ORIGINS} members");
             return Err(Unreadable { pointer: String::new(), message });
         }
         let parse = |(index, text): (usize, &String)| {
@@ -94,7 +94,7 @@ mod tests {
             let error = origins(&["https://a", text]).unwrap_err();
             assert_eq!(error.pointer, "/1", "{text}");
         }
-        let most = vec!["https://a"; MOST];
+        let most = vec!["https://a"; MAX_ORIGINS];
         assert!(origins(&most).is_ok());
         assert_eq!(origins(&[most.as_slice(), &["https://b"]].concat()).unwrap_err().pointer, "");
     }

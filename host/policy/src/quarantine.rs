@@ -123,7 +123,7 @@ impl Quarantine {
 
     /// Returns the quarantine of a policy, if it is in force.
     #[must_use]
-    pub fn of(&self, policy: &PolicyKey, times: QuarantineTimes) -> Option<QuarantineEntry> {
+    pub fn entry(&self, policy: &PolicyKey, times: QuarantineTimes) -> Option<QuarantineEntry> {
         let entry = self.lock().watched.get(&policy.tenant)?.get(policy)?.start.as_ref()?.entry;
         (entry.since > times.lifted_at && self.lasts(&entry, times.now)).then_some(entry)
     }
@@ -190,7 +190,7 @@ impl Watch {
     /// # Errors
     /// Returns a fault with [`FaultCode::Quarantined`] if the policy is in quarantine.
     pub fn admit(&self, policy: &PolicyKey, now: UnixMs) -> Result<(), Fault> {
-        match self.quarantine.of(policy, QuarantineTimes { now, lifted_at: self.lifted_at }) {
+        match self.quarantine.entry(policy, QuarantineTimes { now, lifted_at: self.lifted_at }) {
             None => Ok(()),
             Some(QuarantineEntry { until, .. }) => Err(Fault {
                 code: FaultCode::Quarantined,

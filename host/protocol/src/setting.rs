@@ -19,13 +19,13 @@ pub const ATTEMPT_TIMEOUT: Time = LEASE + 1;
 pub const RETRY_DELAY: Time = 1;
 
 /// Longest time for which a node stands still: its leases are over by then, and another node can have taken one more lease.
-pub const LONGEST_STALL: Time = LEASE + 2;
+pub const MAX_STALL: Time = LEASE + 2;
 
 /// Longest time that a slow call takes to the store, and longest time that a slow response takes back.
 pub const SLOW: Time = 1;
 
 /// Longest time after which a call takes effect that its caller has given up.
-pub const LONGEST_ORPHAN: Time = LEASE;
+pub const MAX_ORPHAN: Time = LEASE;
 
 /// Time when the jobs are due at first. The model starts at 1, so that a claim can come ahead of it.
 pub const FIRST_DUE: Time = 2;
@@ -59,7 +59,7 @@ pub struct Faults {
     pub stalls: u8,
     /// Calls, or their responses, that take up to [`SLOW`].
     pub slow_calls: u8,
-    /// Calls that their caller has given up: they take effect at once, up to [`LONGEST_ORPHAN`] later, or never.
+    /// Calls that their caller has given up: they take effect at once, up to [`MAX_ORPHAN`] later, or never.
     pub lost_calls: u8,
     /// Attempts that the receiver fails.
     pub failures: u8,

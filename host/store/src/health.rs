@@ -55,7 +55,7 @@ struct Calls {
 }
 
 impl StoreHealth {
-    fn of(&self, work: Work) -> MutexGuard<'_, Calls> {
+    fn calls(&self, work: Work) -> MutexGuard<'_, Calls> {
         self.0[work as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,7 +76,7 @@ impl StoreHealth {
             _ => None,
         };
         drop(begun);
-        let mut calls = self.of(work);
+        let mut calls = self.calls(work);
         if failure.is_none() {
             calls.succeeded = Some(Stopwatch::start());
         }
@@ -89,7 +89,7 @@ impl StoreHealth {
     #[must_use]
     pub fn trouble(&self) -> Option<(Work, StoreError)> {
         Work::ALL.into_iter().find_map(|work| {
-            let calls = self.of(work);
+            let calls = self.calls(work);
             let stuck = calls.begun.first_key_value().is_some_and(|(_, begun)| begun.elapsed() >= STUCK);
             let stuck = stuck.then(|| StoreError::Unavailable("the database does not respond".to_owned()));
             Some((work, calls.failure.clone().or(stuck)?))
@@ -99,7 +99,7 @@ impl StoreHealth {
     /// Returns whether the last call of this kind succeeded, no longer ago than `time`.
     #[must_use]
     pub fn succeeded_within(&self, work: Work, time: Duration) -> bool {
-        let calls = self.of(work);
+        let calls = self.calls(work);
         calls.failure.is_none() && calls.succeeded.is_some_and(|ago| ago.elapsed() <= time)
     }
 }
@@ -113,7 +113,7 @@ struct Begun<'a> {
 
 impl<'a> Begun<'a> {
     fn now(health: &'a StoreHealth, work: Work) -> Self {
-        let mut calls = health.of(work);
+        let mut calls = health.calls(work);
         let number = calls.next;
         calls.next += 1;
         calls.begun.insert(number, Stopwatch::start());
@@ -124,7 +124,7 @@ impl<'a> Begun<'a> {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        self.health.of(self.work).begun.remove(&self.number);
+        self.health.calls(self.work).begun.remove(&self.number);
     }
 }
 
@@ -156,8 +156,8 @@ mod tests {
         let health = StoreHealth::default();
         let mut never = Box::pin(health.watch(Work::Claim, std::future::pending::<Result<(), _>>()));
         assert!(futures_util::poll!(&mut never).is_pending());
-        assert_eq!(health.of(Work::Claim).begun.len(), 1);
+        assert_eq!(health.calls(Work::Claim).begun.len(), 1);
         drop(never);
-        assert!(health.of(Work::Claim).begun.is_empty());
+        assert!(health.calls(Work::Claim).begun.is_empty());
     }
 }

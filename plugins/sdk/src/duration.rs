@@ -47,11 +47,11 @@ impl Visitor<'_> for MillisVisitor {
 
     fn visit_f64<E: Error>(self, seconds: f64) -> Result<Millis, E> {
         /// 2^53, up to which a float holds every whole number.
-        const LONGEST_MS: f64 = 9_007_199_254_740_992.0;
+        const MAX_MS: f64 = 9_007_199_254_740_992.0;
         /// How far a float may be from the whole number that it stands for.
         const INEXACTNESS: f64 = 1e-6;
         let millis = (seconds * 1_000.0).round();
-        if !(0.0..=LONGEST_MS).contains(&millis) || seconds < 0.0 {
+        if !(0.0..=MAX_MS).contains(&millis) || seconds < 0.0 {
             return Err(E::custom(format_args!("{seconds} s is a negative or too long a duration")));
         }
         if (seconds * 1_000.0 - millis).abs() > INEXACTNESS * millis.max(1.0) {

@@ -67,13 +67,13 @@ pub(super) struct Caller {
 impl Caller {
     /// Returns the caller of a request, which has an id from now on.
     pub(super) fn enter(ids: &RequestIds, request: &mut Request) -> Self {
-        let caller = Self { address: Peer::of(request.extensions()), request_id: ids.next().into() };
+        let caller = Self { address: Peer::address(request.extensions()), request_id: ids.next().into() };
         request.extensions_mut().insert(caller.clone());
         caller
     }
 
     /// Returns the caller of a request that has entered.
-    pub(super) fn of(request: &Request) -> Result<Self, Problem> {
+    pub(super) fn from_request(request: &Request) -> Result<Self, Problem> {
         request.extensions().get::<Self>().cloned().ok_or_else(Problem::internal)
     }
 
@@ -92,7 +92,7 @@ impl Caller {
                 role: Some(format!("{:?}", token.role).to_lowercase()),
                 operator: token.operator,
             },
-            None => Actor::of(ActorKind::Anonymous),
+            None => Actor::new(ActorKind::Anonymous),
         };
         Origin { actor, address: self.address, request_id: Some(self.request_id.to_string()) }
     }
@@ -126,7 +126,7 @@ pub(super) struct Requested {
 }
 
 impl Requested {
-    pub(super) fn of(request: &Request) -> Self {
+    pub(super) fn from_request(request: &Request) -> Self {
         let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
         Self { method, route, uri: request.uri().clone() }
     }
@@ -169,7 +169,7 @@ pub(super) fn recorded(api: &ApiState, request: &Request) -> Option<(Verb, Audit
     let route = request.extensions().get::<MatchedPath>()?;
     let when = routes::find(request.method(), route.as_str())?.when;
     let is_recorded = when == When::Before || (when == When::Job && api.config.audit_jobs);
-    is_recorded.then(|| Requested::of(request).verb())
+    is_recorded.then(|| Requested::from_request(request).verb())
 }
 
 /// Records what a known client requests, before it takes effect.

@@ -108,7 +108,7 @@ pub(super) fn at_the_root(mount: Mount) -> Router<Arc<ApiState>> {
 
 async fn answer(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let caller = Caller::of(&request).map_err(Denied::from);
+    let caller = Caller::from_request(&request).map_err(Denied::from);
     let access = caller.and_then(|caller| access_of(&api, request.headers(), &caller));
     let (call, known) = match access {
         Ok(access) => {

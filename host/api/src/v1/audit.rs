@@ -82,7 +82,7 @@ pub struct AuditEventView {
 
 impl AuditEventView {
     /// Returns an entry as a reader sees it.
-    pub(super) fn of(entry: &AuditEntry, access: &Access) -> Self {
+    pub(super) fn new(entry: &AuditEntry, access: &Access) -> Self {
         let hides_address = entry.actor.operator && !access.operator;
         Self {
             id: entry.id.to_string(),
@@ -102,8 +102,8 @@ impl AuditEventView {
 }
 
 impl AuditEntryView {
-    fn of(Chained { entry, number, previous, digest }: Chained, access: &Access) -> Self {
-        Self { entry: AuditEventView::of(&entry, access), number, previous, digest }
+    fn new(Chained { entry, number, previous, digest }: Chained, access: &Access) -> Self {
+        Self { entry: AuditEventView::new(&entry, access), number, previous, digest }
     }
 }
 
@@ -138,7 +138,7 @@ pub(in super::super) async fn list(
     };
     let found = api.services.store.audit(query).await?;
     let page = Page::cut(found, limit, |chained| chained.entry.id.to_string());
-    let page = page.shown(|chained| Ok(AuditEntryView::of(chained, &access)))?;
+    let page = page.shown(|chained| Ok(AuditEntryView::new(chained, &access)))?;
     Ok(Json(page.within(api.config.limits.answer)))
 }
 

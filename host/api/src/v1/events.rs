@@ -271,7 +271,7 @@ impl Live {
         if event.fact.kind != EventKind::Audit && !is_visible(&self.api, &self.access, event.fact.about.group) {
             return None;
         }
-        let audit = event.fact.details.audit.as_ref().map(|entry| AuditEventView::of(entry, &self.access));
+        let audit = event.fact.details.audit.as_ref().map(|entry| AuditEventView::new(entry, &self.access));
         message(&EventView { audit, ..EventView::from_event(event, group) })
     }
 }

@@ -54,7 +54,7 @@ pub struct FilterInput {
 
 impl FilterInput {
     /// The filter.
-    pub(super) fn of(self, access: &Access, group: GroupId, limits: &ApiLimits) -> Result<JobFilter, Problem> {
+    pub(super) fn into_filter(self, access: &Access, group: GroupId, limits: &ApiLimits) -> Result<JobFilter, Problem> {
         if self.metadata.len() > limits.label_filters {
             let most = limits.label_filters;
             let detail = format!("`metadata` must have at most {most} labels (`limits.label_filters`)");

@@ -186,7 +186,7 @@ pub(in super::super) async fn list(
 ) -> Result<Json<Page<JobView>>, Problem> {
     let group = find_group(&api, &access, &group)?;
     let size = page_size(&api, &paging)?;
-    let filter = params.filter(&all)?.of(&access, group.id, &api.config.limits).map_err(Problem::in_query)?;
+    let filter = params.filter(&all)?.into_filter(&access, group.id, &api.config.limits).map_err(Problem::in_query)?;
     let query = JobsQuery { filter, before: before(&paging)?, limit: size.count + 1 };
     let jobs = read_jobs(&api, query, Scope::Group, job_len).await?;
     Ok(Json(job_page(&api, &access, jobs, size)))
@@ -203,7 +203,7 @@ pub(in super::super) async fn list_all(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<JobView>>, Problem> {
     let size = page_size(&api, &paging)?;
-    let filter = params.filter(&all)?.of(&access, NO_GROUP, &api.config.limits).map_err(Problem::in_query)?;
+    let filter = params.filter(&all)?.into_filter(&access, NO_GROUP, &api.config.limits).map_err(Problem::in_query)?;
     let query = JobsQuery { filter, before: before(&paging)?, limit: size.count + 1 };
     let jobs = read_jobs(&api, query, Scope::Visible(&access), job_len).await?;
     Ok(Json(job_page(&api, &access, jobs, size)))

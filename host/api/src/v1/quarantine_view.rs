@@ -26,7 +26,7 @@ impl Part<'_> {
     fn began(&self, used: &Use) -> Option<(PolicyKey, QuarantineStart, bool)> {
         let (tenant, binding, role) = (self.bound.tenant.id, self.bound.binding, used.role);
         let policy = PolicyKey { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
-        let entry = self.quarantine.of(&policy, self.times)?;
+        let entry = self.quarantine.entry(&policy, self.times)?;
         Some((policy, QuarantineStart { tenant, binding, role, plugin: used.plugin.to_string(), entry }, self.shadow))
     }
 }

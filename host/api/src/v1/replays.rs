@@ -123,7 +123,7 @@ impl BacktestInput {
         let before = instant("/attempted_before", self.attempted_before)?;
         let Self { created_from, created_before, .. } = self;
         let mut filter =
-            FilterInput { created_from, created_before, ..FilterInput::default() }.of(access, group.id, limits)?;
+            FilterInput { created_from, created_before, ..FilterInput::default() }.into_filter(access, group.id, limits)?;
         filter.created_before = filter.created_before.into_iter().chain(before).min();
         Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
     }

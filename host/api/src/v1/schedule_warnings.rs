@@ -18,7 +18,7 @@ const RUNS: usize = 32;
 const FAILURES: usize = 100;
 
 /// Returns the warnings about a schedule.
-pub(super) async fn of(api: &ApiState, schedule: &Schedule) -> Vec<String> {
+pub(super) async fn warnings(api: &ApiState, schedule: &Schedule) -> Vec<String> {
     long_retries(api, schedule).await.into_iter().collect()
 }
 

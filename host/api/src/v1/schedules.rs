@@ -167,7 +167,7 @@ pub(in super::super) async fn put(
     let is_new = put_schedule(&api, &access, &name, spec, paused).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let Json(shown) = show_schedule(&api, &access, &name).await?;
-    let warnings = schedule_warnings::of(&api, &*find_schedule(&api, &access, &name)?).await;
+    let warnings = schedule_warnings::warnings(&api, &*find_schedule(&api, &access, &name)?).await;
     Ok((status, Json(shown.with_warnings(warnings))))
 }
 

@@ -9,7 +9,7 @@ use carillon_client::answer::Answer;
 use carillon_client::bodies::Page;
 
 /// Maximum percentage of jobs that follow a canary: if all did, the version would be in force.
-const MOST: i64 = 99;
+const MAX_PERCENT: i64 = 99;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -23,7 +23,7 @@ pub struct Canary {
     #[arg(required = true)]
     version: Option<i64>,
     /// Percentage of jobs that follow the version; the others follow the version in force.
-    #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..=MAX_PERCENT))]
     percent: Option<u32>,
     #[command(flatten)]
     bounds: CanaryLimits,
@@ -67,11 +67,11 @@ impl Canary {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self.verb {
             Some(Verb::Get { group }) => {
-                let canary = of(session, &group).await?;
+                let canary = current(session, &group).await?;
                 if session.out.is_json() { session.out.json(&canary) } else { show(session, &canary) }
             }
             Some(Verb::Delete { group, why }) => {
-                let canary = of(session, &group).await?;
+                let canary = current(session, &group).await?;
                 // It may be reverted automatically meanwhile: then there is nothing to do, and the version in force stays.
                 let doc = json!({ "version": canary["version"], "why": why });
                 let moved: Value = session.client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
@@ -86,7 +86,7 @@ impl Canary {
 }
 
 /// Returns a group's canary. If there is none, the error says how the last one ended.
-async fn of(session: &Session, group: &str) -> anyhow::Result<Value> {
+async fn current(session: &Session, group: &str) -> anyhow::Result<Value> {
     let shown: Answer = session.client.get(&["groups", group], &[]).await?;
     if shown["canary"].is_object() {
         return Ok(shown["canary"].clone());

@@ -3,7 +3,7 @@
 //! tokio's timer counts whole milliseconds and rounds up, which is half of a job's lateness on an idle machine. So the end of a sleep is
 //! timed here: by one thread, which sleeps until the earliest of all alarms.
 //!
-//! An alarm is never early. An alarm whose task no longer waits is dropped when its time comes; no alarm is more than [`LONGEST`] ahead.
+//! An alarm is never early. An alarm whose task no longer waits is dropped when its time comes; no alarm is more than [`MAX_DELAY`] ahead.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Longest time of an alarm; tokio's timer covers the time before it.
-pub(super) const LONGEST: Duration = Duration::from_millis(3);
+pub(super) const MAX_DELAY: Duration = Duration::from_millis(3);
 
 /// Alarms of the one thread; None if the system cannot start it.
 static ALARMS: LazyLock<Option<&'static Alarms>> = LazyLock::new(|| {
@@ -34,11 +34,11 @@ struct Set {
     count: u64,
 }
 
-/// Returns after `time`, or after [`LONGEST`] if that is shorter.
+/// Returns after `time`, or after [`MAX_DELAY`] if that is shorter.
 pub(super) async fn after(time: Duration) {
     match *ALARMS {
         // The alarm thread keeps the sender until it sends, so the result is always `Ok`.
-        Some(alarms) => drop(alarms.set(time.min(LONGEST)).await),
+        Some(alarms) => drop(alarms.set(time.min(MAX_DELAY)).await),
         None => tokio::time::sleep(time).await,
     }
 }
@@ -109,11 +109,11 @@ mod tests {
     #[tokio::test]
     async fn an_alarm_that_nobody_waits_for_is_forgotten() {
         for _ in 0..100 {
-            let mut alarm = Box::pin(after(LONGEST));
+            let mut alarm = Box::pin(after(MAX_DELAY));
             assert!(futures_util::poll!(&mut alarm).is_pending());
         }
-        after(LONGEST).await;
-        after(LONGEST).await;
+        after(MAX_DELAY).await;
+        after(MAX_DELAY).await;
         assert!(ALARMS.unwrap().lock().by_time.len() < 100);
     }
 }

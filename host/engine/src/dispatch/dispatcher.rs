@@ -260,7 +260,7 @@ impl Dispatcher {
         let all = open.iter_mut().map(|open| &mut open.wanted).chain(tenants.values_mut());
         all.for_each(|wanted| wanted.most = ahead.part(wanted.most));
         let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Demand { most: 0, weight: 1 });
-        let batch = self.batch_size.of(ahead.part(free.all).min(self.config.claim_batch));
+        let batch = self.batch_size.up_to(ahead.part(free.all).min(self.config.claim_batch));
         let turn = self.rotation.fetch_add(1, Ordering::Relaxed);
         (ahead.window, share_pool(&open, quota, free, batch, turn))
     }

@@ -25,7 +25,7 @@ use carillon_telemetry::{Fact, ShadowOutcome};
 const ROOM: usize = 64 << 10;
 
 /// Memory that an attempt counts for at least, in KiB; so it also bounds the number of attempts.
-const LEAST: usize = 16;
+const MIN_ATTEMPT_KIB: usize = 16;
 
 /// Number of a group's differences that are kept.
 const DIFFERENCES: usize = 20;
@@ -194,7 +194,7 @@ impl Shadows {
 
     /// Shows an attempt to its group's shadow, in the background.
     pub(super) fn show(self: &Arc<Self>, trial: Box<AttemptSnapshot>) {
-        let size = trial.size().div_ceil(1 << 10).clamp(LEAST, ROOM);
+        let size = trial.size().div_ceil(1 << 10).clamp(MIN_ATTEMPT_KIB, ROOM);
         let place = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX));
         let Ok(place) = place else {
             self.drop_one(trial.leased.job.group);

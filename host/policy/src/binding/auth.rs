@@ -10,7 +10,7 @@ use super::super::answer::check_header;
 use super::{Invalid, pointer_to};
 
 /// Maximum number of such headers of a group.
-const MOST: usize = 16;
+const MAX_AUTH_HEADERS: usize = 16;
 
 /// Prefix of the names of the server's own headers.
 const OWN: &str = "carillon-";
@@ -29,10 +29,10 @@ pub struct AuthHeader {
 pub(super) fn parse(value: Option<&Value>) -> Result<Vec<AuthHeader>, Invalid> {
     let fields = match value {
         None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::Object(fields)) if fields.len() <= MOST => fields,
+        Some(Value::Object(fields)) if fields.len() <= MAX_AUTH_HEADERS => fields,
         Some(_) => {
             let message =
-                format!("`auth_headers` must be an object of at most {MOST} members: name of a header → name of a key");
+                format!("`auth_headers` must be an object of at most {MAX_AUTH_HEADERS} members: name of a header → name of a key");
             return Err(Invalid::at("/auth_headers", message));
         }
     };
@@ -90,7 +90,7 @@ mod tests {
             assert_eq!(pointer(json!({own: "a"})), format!("/auth_headers/{own}"));
         }
         assert!(pointer(json!({"X-Key": "a", "x-key": "b"})).eq_ignore_ascii_case("/auth_headers/x-key"));
-        let many: serde_json::Map<_, _> = (0..=MOST).map(|index| (format!("X-{index}"), json!("a"))).collect();
+        let many: serde_json::Map<_, _> = (0..=MAX_AUTH_HEADERS).map(|index| (format!("X-{index}"), json!("a"))).collect();
         assert_eq!(pointer(Value::Object(many)), "/auth_headers");
     }
 }

@@ -9,7 +9,7 @@ use super::Invalid;
 use carillon_config::{PortRange, parse_network};
 
 /// Largest number of members of one list.
-const MOST: usize = 1_000;
+const MAX_MEMBERS: usize = 1_000;
 
 /// Networks and ports to which a tenant's requests may go, of those that the server allows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, utoipa::ToSchema)]
@@ -58,8 +58,8 @@ fn listed<T, E: fmt::Display>(
     parse: impl Fn(&str) -> Result<T, E>,
 ) -> Result<Option<Vec<T>>, Invalid> {
     let Some(texts) = texts else { return Ok(None) };
-    if !(1..=MOST).contains(&texts.len()) {
-        let message = format!("`{name}` must have 1 to {MOST} members, or be left out");
+    if !(1..=MAX_MEMBERS).contains(&texts.len()) {
+        let message = format!("`{name}` must have 1 to {MAX_MEMBERS} members, or be left out");
         return Err(Invalid::at(format!("/{name}"), message));
     }
     let one = |(index, text): (usize, &String)| {

@@ -132,7 +132,7 @@ fn three_faults_quarantine_the_component_with_that_config_only() {
     assert_eq!(call("{}", NOW.plus(Duration::from_secs(300))).0, FaultCode::Trap, "after its time it is called again");
     let entry = |config: &str| {
         let policy = watch.policy_key(&bad.digest, &Digest::from_bytes(config.as_bytes()));
-        watch.quarantine.of(&policy, QuarantineTimes { now: NOW, lifted_at: UnixMs(0) })
+        watch.quarantine.entry(&policy, QuarantineTimes { now: NOW, lifted_at: UnixMs(0) })
     };
     let fault = entry("{}").map(|entry| entry.fault);
     assert_eq!((fault, entry(r#"{"a":1}"#)), (Some(FaultCode::Trap), None));

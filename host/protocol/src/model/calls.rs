@@ -4,7 +4,7 @@ use super::{Protocol, World};
 use crate::action::Way;
 use crate::node::{Call, Node, Phase, Rescuer};
 use crate::rules::Rule;
-use crate::setting::{LEASE, LONGEST_ORPHAN, LOOK_AHEAD, Mistake, SLOW, Time};
+use crate::setting::{LEASE, MAX_ORPHAN, LOOK_AHEAD, Mistake, SLOW, Time};
 use crate::store::{Answer, Lease, Leased, Verb};
 
 impl Protocol {
@@ -63,7 +63,7 @@ impl Protocol {
             }
             Way::Lost => {
                 world.left.lost_calls -= 1;
-                world.orphans.push((verb, world.now + LONGEST_ORPHAN));
+                world.orphans.push((verb, world.now + MAX_ORPHAN));
                 None
             }
         }

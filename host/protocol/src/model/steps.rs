@@ -4,7 +4,7 @@ use super::{Protocol, World};
 use crate::action::{Action, Outcome};
 use crate::node::{Call, Caller, Node, Phase, Rescuer, Task};
 use crate::rules::Rule;
-use crate::setting::{LONGEST_STALL, Mistake, RETRY_DELAY, SLOW};
+use crate::setting::{MAX_STALL, Mistake, RETRY_DELAY, SLOW};
 use crate::store::{Job, Settlement, State};
 
 impl Protocol {
@@ -45,7 +45,7 @@ impl Protocol {
             Action::Crash(node) => crash(world, node),
             Action::Stall(node) => {
                 world.left.stalls -= 1;
-                world.nodes[node].stalled_until = Some(world.now + LONGEST_STALL);
+                world.nodes[node].stalled_until = Some(world.now + MAX_STALL);
             }
             Action::Resume(node) => world.nodes[node].stalled_until = None,
             Action::Cancel(job) => self.cancel(world, job),

@@ -3,7 +3,7 @@
 //! A receiver that does not respond would cost each of its jobs an attempt, and the node a permit for the length of a timeout. While its
 //! circuit breaker is open, its jobs are postponed. See [`super::circuit_breaker`] for the states.
 //!
-//! Receivers without failures take no memory, and [`MOST`] bounds the others: then the tenant that has the most circuit breakers loses those that
+//! Receivers without failures take no memory, and [`MAX_BREAKERS`] bounds the others: then the tenant that has the most circuit breakers loses those that
 //! no job has asked for the longest. A circuit breaker that no job has asked for during [`IDLE_RETENTION`] is forgotten.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use super::IDLE_RETENTION;
 use super::circuit_breaker::{BreakerChange, CircuitBreaker, Entry, Health, PassKind, Rules};
-use super::retry_slots::{LEAST, Refusal, Turn};
+use super::retry_slots::{MIN_SPACING, Refusal, Turn};
 use super::tenant_table::{OfTenant, TenantTable};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 
 /// Largest number of receivers with a circuit breaker.
-const MOST: usize = 10_000;
+const MAX_BREAKERS: usize = 10_000;
 
 /// Longest origin that has a circuit breaker, in bytes: no name that resolves is longer.
 const ORIGIN_LEN: usize = 300;
@@ -48,7 +48,7 @@ struct Key {
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { known: TenantTable::new(MOST), open: 0, swept_at: None }
+        Self { known: TenantTable::new(MAX_BREAKERS), open: 0, swept_at: None }
     }
 }
 
@@ -105,7 +105,7 @@ impl Breakers {
         let mut inner = self.lock();
         // All open circuit breakers share one pace of retry slots: the number of jobs that are checked in a second does not grow with the
         // number of dead receivers.
-        let spacing = LEAST * inner.open.max(1);
+        let spacing = MIN_SPACING * inner.open.max(1);
         if let Some(known) = inner.known.get_mut(&key) {
             known.asked_at = now;
             match known.breaker.enter(&rules, turn, now, spacing) {
@@ -261,16 +261,16 @@ mod tests {
         let key = |tenant, n: usize| Key { tenant, origin: format!("http://{n}") };
         let beside = TenantId(2);
         fail(&breakers, beside, "http://0", 0);
-        let end = i64::try_from(MOST).unwrap() + 10;
+        let end = i64::try_from(MAX_BREAKERS).unwrap() + 10;
         for n in 0..end {
             fail(&breakers, TENANT, &format!("http://{n}"), n);
             let inner = breakers.lock();
             assert_eq!(inner.open as usize, inner.known.len(), "{n}");
         }
         let inner = breakers.lock();
-        assert!(inner.known.len() <= MOST);
+        assert!(inner.known.len() <= MAX_BREAKERS);
         assert!(!inner.known.contains(&key(TENANT, 0)), "the oldest is forgotten");
-        assert!(inner.known.contains(&key(TENANT, MOST)), "the newest is not");
+        assert!(inner.known.contains(&key(TENANT, MAX_BREAKERS)), "the newest is not");
         assert!(inner.known.contains(&key(beside, 0)), "nor is another tenant's");
         drop(inner);
         let later = i64::try_from(IDLE_RETENTION.as_millis()).unwrap() + end;

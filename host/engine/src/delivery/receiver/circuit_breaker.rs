@@ -172,7 +172,7 @@ impl CircuitBreaker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::retry_slots::{LEAST, LONGEST};
+    use super::super::retry_slots::{MIN_SPACING, MAX_SERIES};
     use super::*;
     use proptest::prelude::*;
 
@@ -189,7 +189,7 @@ mod tests {
 
     /// Requests an attempt, and reserves a retry slot if it is refused.
     fn enter(breaker: &mut CircuitBreaker, now: UnixMs, turn: Turn) -> Entered {
-        match breaker.enter(&RULES, turn, now, LEAST) {
+        match breaker.enter(&RULES, turn, now, MIN_SPACING) {
             Entry::Passed(PassKind::Normal) => Entered::Pass,
             Entry::Passed(PassKind::Probe) => Entered::Probe,
             Entry::Refused(refusal) => Entered::Wait(breaker.reserve(turn, refusal)),
@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn refusal_alone_reserves_no_retry_slot() {
         let mut breaker = opened();
-        let ask = |breaker: &mut CircuitBreaker, at| breaker.enter(&RULES, Turn::Back, UnixMs(at), LEAST);
-        let refused = |at| Entry::Refused(Refusal { retry_at: UnixMs(at), spacing: LEAST });
+        let ask = |breaker: &mut CircuitBreaker, at| breaker.enter(&RULES, Turn::Back, UnixMs(at), MIN_SPACING);
+        let refused = |at| Entry::Refused(Refusal { retry_at: UnixMs(at), spacing: MIN_SPACING });
         assert_eq!([ask(&mut breaker, 9), ask(&mut breaker, 9)], [refused(100); 2]);
         assert_eq!(enter(&mut breaker, UnixMs(9), Turn::Back), Entered::Wait(UnixMs(100)), "the first slot is free");
         assert_eq!(ask(&mut breaker, 100), Entry::Passed(PassKind::Probe));
@@ -286,7 +286,7 @@ mod tests {
         assert!(matches!(enter(&mut breaker, late, Turn::Back), Entered::Wait(_)));
         let waits = enter(&mut breaker, UnixMs(0), Turn::Back);
         assert!(
-            matches!(waits, Entered::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)),
+            matches!(waits, Entered::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(MIN_SPACING)),
             "{waits:?}"
         );
         assert_eq!(enter(&mut breaker, UnixMs(1_000), Turn::Back), Entered::Probe);
@@ -334,7 +334,7 @@ mod tests {
                         Entered::Wait(at) => {
                             prop_assert!(was_open && at > now, "who waits does not come back at once");
                             prop_assert!(slots.insert(at), "two jobs in one slot");
-                            let most = now.plus(RULES.longest_pause).plus(LONGEST).plus(LEAST);
+                            let most = now.plus(RULES.longest_pause).plus(MAX_SERIES).plus(MIN_SPACING);
                             prop_assert!(at <= most, "nobody waits for ever");
                         }
                     },

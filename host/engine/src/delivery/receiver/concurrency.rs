@@ -10,7 +10,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::retry_slots::{LEAST, Refusal, RetrySlots};
+use super::retry_slots::{MIN_SPACING, Refusal, RetrySlots};
 use super::tenant_table::{OfTenant, TenantTable};
 use crate::delivery::send::Requester;
 use carillon_core::clock::UnixMs;
@@ -18,13 +18,13 @@ use carillon_core::job::TenantId;
 
 /// Largest number of receivers, of all groups, that are kept without a taken slot. Beyond it, the tenant that has the most loses those where
 /// nothing happened the longest.
-const MOST: usize = 10_000;
+const MAX_RECEIVERS: usize = 10_000;
 
 /// Estimated duration of an attempt until one has ended.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 
 /// Greatest distance between waiting jobs, however long attempts take.
-const SLOWEST: Duration = Duration::from_secs(60);
+const MAX_SPACING: Duration = Duration::from_secs(60);
 
 /// Divides the weight of the newest attempt in the mean: it counts for an eighth.
 const SMOOTHING: u32 = 8;
@@ -34,7 +34,7 @@ pub(super) struct ReceiverLimits(Mutex<TenantTable<Key, State>>);
 
 impl Default for ReceiverLimits {
     fn default() -> Self {
-        Self(Mutex::new(TenantTable::new(MOST)))
+        Self(Mutex::new(TenantTable::new(MAX_RECEIVERS)))
     }
 }
 
@@ -90,7 +90,7 @@ impl ReceiverLimits {
         let state = known.entry(key.clone(), State::default);
         if state.taken >= most {
             let pace = (state.mean / most.max(1)).max(now.since(state.moved_at));
-            let spacing = (pace / 2).clamp(LEAST, SLOWEST);
+            let spacing = (pace / 2).clamp(MIN_SPACING, MAX_SPACING);
             return Err(Refusal { retry_at: now.plus(spacing), spacing });
         }
         state.taken += 1;
@@ -141,7 +141,7 @@ impl Drop for ReceiverSlot {
 
 #[cfg(test)]
 mod tests {
-    use super::super::retry_slots::LONGEST;
+    use super::super::retry_slots::MAX_SERIES;
     use super::*;
     use carillon_core::job::GroupId;
 
@@ -235,7 +235,7 @@ mod tests {
             let _slot = enter(&limits, 2, 0).ok().unwrap();
             for _ in 0..1_000 {
                 let at = enter(&limits, 2, 0).err().unwrap();
-                assert!(at > UnixMs(0) && at <= UnixMs(0).plus(LONGEST + SLOWEST * 2), "{at}");
+                assert!(at > UnixMs(0) && at <= UnixMs(0).plus(MAX_SERIES + MAX_SPACING * 2), "{at}");
             }
         }
     }
@@ -250,17 +250,17 @@ mod tests {
             limits.reserve(beside, HERE, refusal);
             slot
         });
-        let slots = (0..MOST - 1).map(|n| enter_at(&limits, &n.to_string(), 1, 0).ok().unwrap());
+        let slots = (0..MAX_RECEIVERS - 1).map(|n| enter_at(&limits, &n.to_string(), 1, 0).ok().unwrap());
         let mut slots: Vec<_> = slots.collect();
-        for n in 0..MOST - 1 {
+        for n in 0..MAX_RECEIVERS - 1 {
             assert!(enter_at(&limits, &n.to_string(), 1, 0).is_err(), "a job waits for each of them");
         }
-        let kept = slots.split_off(MOST - 2);
+        let kept = slots.split_off(MAX_RECEIVERS - 2);
         drop(slots);
-        assert_eq!(limits.lock().len(), MOST);
+        assert_eq!(limits.lock().len(), MAX_RECEIVERS);
         assert!(enter(&limits, 1, 0).is_ok());
-        assert!(limits.lock().len() < MOST, "those of the tenant that has the most are forgotten");
+        assert!(limits.lock().len() < MAX_RECEIVERS, "those of the tenant that has the most are forgotten");
         assert_eq!(limits.lock().count_of(beside.tenant), 1, "and not those of another one");
-        assert!(enter_at(&limits, &(MOST - 2).to_string(), 1, 0).is_err(), "{}", kept.len());
+        assert!(enter_at(&limits, &(MAX_RECEIVERS - 2).to_string(), 1, 0).is_err(), "{}", kept.len());
     }
 }

@@ -10,7 +10,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId, TenantId};
 
 /// Largest number of jobs that are kept. Beyond it, the tenant that has the most loses those that come back first.
-const MOST: usize = 100_000;
+const MAX_JOBS: usize = 100_000;
 
 /// Postponed jobs with a `max_delay`.
 pub(super) struct OriginalDueTimes {
@@ -21,7 +21,7 @@ pub(super) struct OriginalDueTimes {
 
 impl Default for OriginalDueTimes {
     fn default() -> Self {
-        Self { jobs: TenantTable::new(MOST), sweep_at: UnixMs::default() }
+        Self { jobs: TenantTable::new(MAX_JOBS), sweep_at: UnixMs::default() }
     }
 }
 

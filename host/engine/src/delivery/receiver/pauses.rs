@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use url::{Position, Url};
 
-use super::retry_slots::{LONGEST, Refusal, RetrySlots};
+use super::retry_slots::{MAX_SERIES, Refusal, RetrySlots};
 use super::tenant_table::{OfTenant, TenantTable};
 use crate::delivery::send::Requester;
 use carillon_config::Delivery;
@@ -199,7 +199,7 @@ impl Queue {
             }
             let is_late = back_at.plus(GRACE) <= now;
             // The clock was set back.
-            let is_lost = back_at > now.plus(LONGEST * 2);
+            let is_lost = back_at > now.plus(MAX_SERIES * 2);
             if !is_late && !is_lost {
                 return Some(back_at);
             }
@@ -276,12 +276,12 @@ mod tests {
     const fn of(tenant: i64, group: i64) -> Requester {
         Requester { tenant: TenantId(tenant), group: GroupId(group) }
     }
-    const LONGEST: Duration = Duration::from_secs(300);
+    const MAX_PAUSE: Duration = Duration::from_secs(300);
     const HERE: &str = "http://a/x";
     const PAUSE: Duration = Duration::from_secs(2);
 
     fn pauses() -> Arc<Pauses> {
-        Arc::new(Pauses::with(LONGEST))
+        Arc::new(Pauses::with(MAX_PAUSE))
     }
 
     fn url(text: &str) -> Url {
@@ -381,8 +381,8 @@ mod tests {
         let pauses = pauses();
         pauses.begin(GROUP, &url("http://a/"), Duration::MAX, UnixMs(0));
         let enter = |now| enter_at(&pauses, "http://a/", now, 1).err().unwrap();
-        assert_eq!(enter(0), UnixMs(0).plus(LONGEST));
-        assert!(enter(-1_000_000) <= UnixMs(-1_000_000).plus(LONGEST * 2));
+        assert_eq!(enter(0), UnixMs(0).plus(MAX_PAUSE));
+        assert!(enter(-1_000_000) <= UnixMs(-1_000_000).plus(MAX_PAUSE * 2));
         pauses.begin(of(2, 2), &url("http://b/"), Duration::from_secs(1), UnixMs(0));
         for n in 0..MAX_PAUSES + 10 {
             pauses.begin(GROUP, &url(&format!("http://a/{n}")), Duration::from_secs(1), UnixMs(0));
@@ -396,12 +396,12 @@ mod tests {
         for n in (0..).take_while(|_| !pauses.lock().is_full()) {
             pauses.begin(GROUP, &url(&format!("http://a/more/{n}")), Duration::from_secs(1), UnixMs(0));
         }
-        let later = UnixMs(0).plus(LONGEST).plus(IDLE_RETENTION * 2);
+        let later = UnixMs(0).plus(MAX_PAUSE).plus(IDLE_RETENTION * 2);
         assert!(pauses.begin(GROUP, &url("http://a/new"), Duration::from_secs(1), later).is_some());
         assert_eq!(pauses.lock().len(), 1);
         assert_eq!(pauses.begin(GROUP, &url("http://a/zero"), Duration::ZERO, later), None);
         let long = url(&format!("http://a/{}", "x".repeat(URL_LEN)));
-        assert_eq!(pauses.begin(GROUP, &long, LONGEST, later), None);
+        assert_eq!(pauses.begin(GROUP, &long, MAX_PAUSE, later), None);
     }
 
     /// Jobs that are refused by their receiver whenever they are admitted, and ask at their retry slots.

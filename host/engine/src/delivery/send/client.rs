@@ -77,7 +77,7 @@ impl Client {
         outgoing: &Outgoing,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let (route, stopwatch) = (Route::of(outgoing), Stopwatch::start());
+        let (route, stopwatch) = (Route::new(outgoing), Stopwatch::start());
         let (mut connection, mut is_reused) = match self.pool.take(&route) {
             Some(connection) => (connection, true),
             // Boxed, because most requests find an open connection.

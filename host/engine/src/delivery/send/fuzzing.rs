@@ -11,7 +11,7 @@ use super::{Outgoing, redirect};
 use carillon_policy::binding::Redirects;
 
 /// Maximum number of redirects of the request.
-const MOST: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 
 /// Returns the URL to which a request to `url` goes on after a response with `status` and `location`; `None` if the response is final.
 ///
@@ -30,7 +30,7 @@ pub fn redirected(url: &Url, status: u16, location: &[u8]) -> Result<Option<Url>
         egress: None,
         body: Bytes::new(),
         timeout: Duration::from_secs(1),
-        redirects: Redirects { most: MOST, to_http: false },
+        redirects: Redirects { most: MAX_REDIRECTS, to_http: false },
     };
     let next = redirect::onward(&request, 0, status, Some(&location));
     next.map(|next| next.map(|next| next.url)).map_err(|refused| format!("{refused:?}"))

@@ -19,7 +19,7 @@ pub(super) struct Route {
 
 impl Route {
     /// Returns the route of a request.
-    pub(super) fn of(outgoing: &Outgoing) -> Self {
+    pub(super) fn new(outgoing: &Outgoing) -> Self {
         // Only handshakes show a certificate.
         let key = outgoing.client_key.as_ref().filter(|_| outgoing.url.scheme() == "https");
         let certified = key.and_then(|key| key.tls_client().ok());

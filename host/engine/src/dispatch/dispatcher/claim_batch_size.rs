@@ -16,7 +16,7 @@ const SHORT: Duration = Duration::from_millis(8);
 ///
 /// A small claim spends most of its time on the transaction before it and on the flush after it, and a smaller size does not shorten that:
 /// with 32 jobs for each claim a slow machine with two cores used one and a half of them.
-const LEAST: u32 = 128;
+const MIN_BATCH: u32 = 128;
 
 /// Adaptive size of the next claim.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Default for ClaimBatchSize {
 
 impl ClaimBatchSize {
     /// Returns the size of a claim that may take at most `most` jobs.
-    pub(super) fn of(&self, most: u32) -> u32 {
+    pub(super) fn up_to(&self, most: u32) -> u32 {
         most.min(self.0.load(Ordering::Relaxed))
     }
 
@@ -38,7 +38,7 @@ impl ClaimBatchSize {
     pub(super) fn took(&self, asked: u32, found: u32, elapsed: Duration) {
         let size = self.0.load(Ordering::Relaxed);
         if elapsed > LONG {
-            self.0.store((found / 2).max(LEAST), Ordering::Relaxed);
+            self.0.store((found / 2).max(MIN_BATCH), Ordering::Relaxed);
         } else if elapsed < SHORT && asked >= size {
             self.0.store(size.saturating_mul(2), Ordering::Relaxed);
         }
@@ -54,17 +54,17 @@ mod tests {
     #[test]
     fn claims_that_take_long_become_small_and_grow_again() {
         let pace = ClaimBatchSize::default();
-        assert_eq!(pace.of(256), 256);
+        assert_eq!(pace.up_to(256), 256);
         pace.took(256, 256, 20 * MS);
-        assert_eq!(pace.of(256), 128);
+        assert_eq!(pace.up_to(256), 128);
         pace.took(128, 128, 12 * MS);
-        assert_eq!(pace.of(256), 128, "neither long nor short");
+        assert_eq!(pace.up_to(256), 128, "neither long nor short");
         pace.took(128, 0, 90 * MS);
-        assert_eq!(pace.of(256), LEAST);
-        pace.took(LEAST, 9, 2 * MS);
-        assert_eq!(pace.of(256), 2 * LEAST);
+        assert_eq!(pace.up_to(256), MIN_BATCH);
+        pace.took(MIN_BATCH, 9, 2 * MS);
+        assert_eq!(pace.up_to(256), 2 * MIN_BATCH);
         pace.took(20, 20, 2 * MS);
-        assert_eq!(pace.of(256), 2 * LEAST, "one that was meant to be small says nothing");
-        assert_eq!(pace.of(16), 16);
+        assert_eq!(pace.up_to(256), 2 * MIN_BATCH, "one that was meant to be small says nothing");
+        assert_eq!(pace.up_to(16), 16);
     }
 }

@@ -31,12 +31,14 @@ use carillon_store::{
 /// A database in a directory of its own.
 struct Sqlite {
     directory: TempDir,
+    durability: Durability,
     open: Mutex<Option<Arc<SqliteStore>>>,
 }
 
 impl Sqlite {
     fn options(&self) -> SqliteOptions {
-        SqliteOptions::new(self.directory.path().join("test.db"))
+        let path = self.directory.path().join("test.db");
+        SqliteOptions { path, durability: self.durability }
     }
 }
 
@@ -90,10 +92,12 @@ async fn damage(path: &Path, sql: &'static str, id: JobId) {
 }
 
 async fn empty() -> Arc<Sqlite> {
-    Arc::new(Sqlite { directory: tempfile::tempdir().unwrap(), open: Mutex::new(None) })
+    let (directory, durability) = (tempfile::tempdir().unwrap(), Durability::default());
+    Arc::new(Sqlite { directory, durability, open: Mutex::default() })
 }
 
 mod files;
+mod power_loss;
 
 mod suite {
     use super::conformance;

@@ -104,6 +104,7 @@ mod cli_people;
 mod config;
 mod dev;
 mod drain;
+mod encryption;
 mod error_codes;
 mod full_disk;
 mod inspect;

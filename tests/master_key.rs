@@ -59,7 +59,7 @@ async fn fill(host: &TestHost, receiver: &Receiver) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_server_gets_another_master_key_and_loses_nothing() {
-    let (setup, receiver) = (Setup::new(), Receiver::start().await);
+    let (setup, receiver) = (Setup::new().set("store.encrypt", "true"), Receiver::start().await);
     let host = setup.start().await;
     let dir = Arc::clone(&host.dir);
     let (old, new) = files(dir.path());
@@ -86,9 +86,9 @@ async fn stopped_server_gets_another_master_key_and_loses_nothing() {
     host.stop().await;
 
     let rotated = rotate(&store, &old, &new, &["--json"]).await.json();
-    assert_eq!((&rotated["rotated"], &rotated["current"], &rotated["unusable"]), (&json!(2), &json!(0), &json!(0)));
+    assert_eq!((&rotated["rotated"], &rotated["current"], &rotated["unusable"]), (&json!(3), &json!(0), &json!(0)));
     let again = rotate(&store, &old, &new, &["--json"]).await.json();
-    assert_eq!((&again["rotated"], &again["current"]), (&json!(0), &json!(2)), "it can be run again");
+    assert_eq!((&again["rotated"], &again["current"]), (&json!(0), &json!(3)), "it can be run again");
     let error = format!("{:#}", setup.try_start().await.err().expect("the old key is refused"));
     assert!(error.contains("keys.master_key is not the master key"), "{error}");
     let host = under(setup, &new, None).start().await;
@@ -149,7 +149,7 @@ async fn killed_rotation_leaves_one_of_the_keys_and_never_a_mixture() {
 async fn cluster_changes_its_master_key_without_a_stop() {
     let (cluster, receiver) = (cluster(), Receiver::start().await);
     let url = cluster.url(DATABASE);
-    let setup = || Setup::new().set("store.url", &url);
+    let setup = || Setup::new().set("store.url", &url).set("store.encrypt", "true");
     let files_at = tempfile::tempdir().unwrap();
     let (old, new) = files(files_at.path());
     let (one, two) = (setup().start().await, setup().start().await);
@@ -167,13 +167,13 @@ async fn cluster_changes_its_master_key_without_a_stop() {
     one.api.put("/v1/keys/written-now", json!({"secret": "x"})).await.expect(204);
     two.api.until_status("/v1/keys/written-now", 200).await;
     let counts = status(&url, &new, Some(&old)).await;
-    assert_eq!((&counts["current"], &counts["old"], &counts["unusable"]), (&json!(1), &json!(2), &json!(0)));
+    assert_eq!((&counts["current"], &counts["old"], &counts["unusable"]), (&json!(1), &json!(3), &json!(0)));
     let leftover = format!("{:#}", under(setup(), &new, None).try_start().await.err().expect("it is refused"));
     assert!(leftover.contains("is not the master key"), "{leftover}");
 
     rotate(&url, &old, &new, &["--while-serving"]).await.ok();
     let counts = status(&url, &new, Some(&old)).await;
-    assert_eq!((&counts["current"], &counts["old"]), (&json!(3), &json!(0)), "nothing old is left");
+    assert_eq!((&counts["current"], &counts["old"]), (&json!(4), &json!(0)), "nothing old is left");
     for node in [&one, &two] {
         assert_usable(node, &job).await;
     }

@@ -56,7 +56,7 @@ pub use self::backup::backup;
 use self::certificate::CertificateReloader;
 use self::first_token::FirstToken;
 use self::listeners::{FurtherListeners, listen, serve_limits, server_tls};
-use self::open::{Home, Opened, Shared, master_key, old_master_key, open_catalog, open_store, start_runtime};
+use self::open::{Home, Opened, Shared, master_key, old_master_key, open_catalog, open_store, seal, start_runtime};
 use self::parts::{Parts, concurrency, describe, event_bounds, payloads};
 pub use self::recover::{recover_master_key, recover_operator_token};
 pub use self::rotate::{rotate_master_key, sealed_values};
@@ -178,6 +178,7 @@ impl App {
         let Opened { store, clock, shared } = opened;
         let (key, old_key) = (master_key(&config, home), old_master_key(&config));
         let vault = unlock(&key, old_key.as_ref(), Unfit::Refuse, &*store, &*clock).await?;
+        let store = seal(&config, store, &vault, &clock);
         let runtime = Arc::new(start_runtime(&config, home, &vault)?);
         let telemetry = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
         let (store_of, clock_of) = (Arc::clone(&store), Arc::clone(&clock));

@@ -86,7 +86,7 @@ pub(super) fn config_bytes(kind: Kind, doc: &Value) -> u64 {
         Kind::Group => doc.get("policy").map_or(0, json_len),
         Kind::Binding => json_len(doc),
         Kind::Schedule => doc.get("spec").map_or(0, json_len),
-        Kind::Tenant | Kind::Key | Kind::ApiToken | Kind::Plugin | Kind::Bulk => 0,
+        Kind::Tenant | Kind::Key | Kind::ApiToken | Kind::Plugin | Kind::Bulk | Kind::DataKey => 0,
     };
     u64::try_from(len).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,7 @@ use super::document;
 use super::entities::{KeyRecord, SealedVersion};
 use super::keys::key_owner;
 use super::master_key::{MasterKey, Unfit, new_proof, unlock};
+use super::sealing::{DataKeyDoc, data_key_owner};
 use super::secrets::{Sealed, SealedUnder, Vault};
 use carillon_core::clock::Clock;
 use carillon_core::job::TenantId;
@@ -123,6 +124,10 @@ impl Anew<'_> {
     fn entity(&mut self, entity: &Entity) -> anyhow::Result<Option<serde_json::Value>> {
         match entity.kind {
             Kind::Key => self.key(entity, read(entity)?).map(Some),
+            Kind::DataKey => {
+                let (owner, doc) = (data_key_owner(TenantId(entity.tenant)), read::<DataKeyDoc>(entity)?);
+                Ok(Some(document(&DataKeyDoc { sealed: self.value(&owner, doc.sealed)? })))
+            }
             _ => Ok(None),
         }
     }

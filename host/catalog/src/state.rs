@@ -1,6 +1,7 @@
 //! Entities in memory, indexed by name and number. Pure except for decryption.
 
 mod lookups;
+mod order;
 mod quotas;
 mod tokens;
 #[cfg(test)]
@@ -113,16 +114,7 @@ impl CatalogState {
         gone: &[i64],
     ) -> (Vec<Entity>, Vec<(TenantId, Kind, String)>) {
         entities.retain(|entity| self.known.get(&entity.id).is_none_or(|(version, ..)| *version < entity.version));
-        entities.sort_by_key(|entity| match entity.kind {
-            Kind::Tenant => 0,
-            Kind::Plugin => 1,
-            Kind::Key => 2,
-            Kind::Group => 3,
-            Kind::ApiToken => 4,
-            Kind::Schedule => 5,
-            Kind::Bulk => 6,
-            Kind::Binding => 7,
-        });
+        entities.sort_by_key(|entity| order::rank(entity.kind));
         let gone = gone.iter().filter_map(|id| self.known.get(id).cloned());
         (entities, gone.map(|(_, tenant, kind, name)| (tenant, kind, name)).collect())
     }
@@ -208,6 +200,8 @@ impl CatalogState {
                 let slot = slot_of(&entity.name).with_context(|| format!("the binding `{}`", entity.name))?;
                 self.bindings.insert(slot, Arc::new(read(&entity)?));
             }
+            // The store's wrapper keeps these keys.
+            Kind::DataKey => {}
         }
         Ok(())
     }
@@ -255,6 +249,7 @@ impl CatalogState {
                 self.key_changed(tenant, name);
             }
             Kind::ApiToken => self.forget_token(&slot),
+            Kind::DataKey => {}
             Kind::Plugin => {
                 let PluginName { name, version } = PluginName::from(name);
                 let slot = (tenant, name);

@@ -68,6 +68,18 @@ impl Catalog {
             let generation = Some(self.memory.generation());
             match self.delete_unchanged(&cause, TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
                 Err(CatalogError::Conflict(_)) => {}
+                Ok(true) => {
+                    // From now on, nothing that is still stored of its payloads can be read.
+                    if let Err(error) = self.delete_data_key(tenant.id).await {
+                        let error = format!("{error:#}");
+                        tracing::warn!(
+                            tenant = name,
+                            error,
+                            "deleting the key of a tenant's payloads failed; housekeeping deletes it"
+                        );
+                    }
+                    return Ok(true);
+                }
                 done => return done,
             }
         }

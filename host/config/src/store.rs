@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// Longest wait for a PostgreSQL database: for a connection, and for the work of one transaction.
     pub timeout: Period,
+    /// Whether payloads, and whatever else of a job may hold secrets, are encrypted from now on.
+    pub encrypt: bool,
 }
 
 /// Hides the URL, which may contain a password.
@@ -32,6 +34,7 @@ impl fmt::Debug for StoreConfig {
             .field("url_file", &self.url_file)
             .field("durability", &self.durability)
             .field("timeout", &self.timeout)
+            .field("encrypt", &self.encrypt)
             .finish()
     }
 }

@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::order_keys;
 use super::transaction::Verb;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, JobId, State, TenantId};
+use carillon_core::job::{GroupId, JobId, SEALED_BODY, State, TenantId};
 use carillon_store::decode::{self, Columns as _};
 use carillon_store::documents::to_json;
 use carillon_store::labels::labels;
@@ -49,8 +49,13 @@ pub(super) const EDIT: &str = "
     WHERE id = $1 AND tenant = $2 AND revision = $3 AND state = 'scheduled'
     RETURNING id, state, grp, order_key";
 
+/// A payload that stays keeps its mark: then the spec is `$5`, which has the mark, if the present one ends with `$6`.
 pub(super) const EDIT_SPEC: &str = "
-    UPDATE job_spec SET spec = $2, labels = $3::JSONB, body = coalesce($4, body) WHERE job = $1";
+    UPDATE job_spec SET
+        spec = CASE WHEN $4::BYTEA IS NULL AND right(spec, length($6)) = $6 THEN $5 ELSE $2 END,
+        labels = $3::JSONB,
+        body = coalesce($4, body)
+    WHERE job = $1";
 
 pub(super) const STATES: &str = "
     SELECT id, state FROM job WHERE id = ANY($1) AND tenant = $2
@@ -143,6 +148,7 @@ async fn edit_all(
     edit: &Edit,
 ) -> Result<HashMap<JobId, ChangeOutcome>, Failure> {
     let (spec, labels) = (to_json(&edit.spec)?, labels(&edit.spec.metadata)?);
+    let beside_sealed = edit.beside_sealed().as_ref().map(to_json).transpose()?;
     let mut edited = HashMap::new();
     for id in ids {
         let lane = lane::of(GroupId(0), edit.spec.dispatch_mode(), edit.priority);
@@ -150,7 +156,8 @@ async fn edit_all(
         let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
         if query.fetch_optional(&mut *db).await?.is_some() {
             let query = sqlx::query(EDIT_SPEC).bind(id.0).bind(&spec).bind(labels.as_deref());
-            query.bind(edit.body.as_deref()).execute(&mut *db).await?;
+            let query = query.bind(edit.body.as_deref()).bind(beside_sealed.as_deref()).bind(SEALED_BODY);
+            query.execute(&mut *db).await?;
             edited.insert(*id, ChangeOutcome::Done);
         }
     }

@@ -9,7 +9,7 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
 use super::{change, order_keys, reads};
-use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest};
+use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest, SEALED_BODY};
 use carillon_store::documents::{DEBOUNCE, last_accepted, millis, to_json};
 use carillon_store::{InsertOutcome, StoreError, lane};
 
@@ -64,7 +64,8 @@ async fn carry(db: &mut PgConnection, row: &Row, before: Job) -> Result<InsertOu
     let query = query.bind(new.deadline.map(|at| at.0)).bind(new.deadline.map(|at| millis(at.since(new.created_at))));
     query.bind(new.max_delay.map(millis)).execute(&mut *db).await?;
     let query = sqlx::query(change::EDIT_SPEC).bind(before.id.0).bind(row.spec.as_str()).bind(row.labels.as_deref());
-    query.bind(Some(new.body.as_ref())).execute(&mut *db).await?;
+    let query = query.bind(Some(new.body.as_ref())).bind(None::<&str>).bind(SEALED_BODY);
+    query.execute(&mut *db).await?;
     let key = |group: i64, key: &Option<String>| key.clone().map(|key| (group, key));
     let keys = [key(before.group.0, &before.order_key), key(new.group.0, &new.order_key)];
     order_keys::advance(db, keys.into_iter().flatten()).await?;

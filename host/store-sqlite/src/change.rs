@@ -10,7 +10,7 @@ use super::error::Failure;
 use super::order_keys;
 use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, JobId, TenantId};
+use carillon_core::job::{GroupId, JobId, SEALED_BODY, TenantId};
 use carillon_store::decode::{self, Columns as _};
 use carillon_store::documents::to_json;
 use carillon_store::{ChangeOutcome, Edit, JobChange, lane};
@@ -78,7 +78,12 @@ pub(super) const EDIT: &str = "
     WHERE id = ?1 AND tenant = ?2 AND revision = ?3 AND state = 'scheduled'
     RETURNING id, state, grp, order_key";
 
-pub(super) const EDIT_SPEC: &str = "UPDATE job_spec SET spec = ?2, body = coalesce(?3, body) WHERE job = ?1";
+/// A payload that stays keeps its mark: then the spec is `?4`, which has the mark, if the present one ends with `?5`.
+pub(super) const EDIT_SPEC: &str = "
+    UPDATE job_spec SET
+        spec = CASE WHEN ?3 IS NULL AND substr(spec, -length(?5)) = ?5 THEN ?4 ELSE ?2 END,
+        body = coalesce(?3, body)
+    WHERE job = ?1";
 
 pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenant = ?2";
 
@@ -126,7 +131,7 @@ async fn many(db: &mut Db, sql: &Sql, tenant: TenantId, ids: &[JobId], at: UnixM
 }
 
 async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> Result<Vec<SqliteRow>, Failure> {
-    let spec = to_json(&edit.spec)?;
+    let (spec, beside_sealed) = (to_json(&edit.spec)?, edit.beside_sealed().as_ref().map(to_json).transpose()?);
     let mut edited = Vec::new();
     for id in ids {
         let query = sqlx::query(EDIT).bind(rows::id(*id)).bind(tenant.0).bind(edit.revision);
@@ -134,7 +139,7 @@ async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> 
         let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
         let Some(row) = db.fetch_optional(query).await? else { continue };
         let query = sqlx::query(EDIT_SPEC).bind(rows::id(*id)).bind(&spec).bind(edit.body.as_deref());
-        db.execute(query).await?;
+        db.execute(query.bind(beside_sealed.as_deref()).bind(SEALED_BODY)).await?;
         edited.push(row);
     }
     Ok(edited)

@@ -8,7 +8,7 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
 use super::{change, order_keys, reads, rows};
-use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest};
+use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest, SEALED_BODY};
 use carillon_store::documents::{DEBOUNCE, last_accepted, millis, to_json};
 use carillon_store::{InsertOutcome, StoreError, lane};
 
@@ -57,7 +57,7 @@ async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<InsertOutcome, Fai
     let query = query.bind(new.deadline.map(|at| at.0)).bind(new.deadline.map(|at| millis(at.since(new.created_at))));
     db.execute(query.bind(new.max_delay.map(millis))).await?;
     let query = sqlx::query(change::EDIT_SPEC).bind(rows::id(before.id)).bind(row.spec.as_str());
-    db.execute(query.bind(Some(new.body.as_ref()))).await?;
+    db.execute(query.bind(Some(new.body.as_ref())).bind(None::<&str>).bind(SEALED_BODY)).await?;
     let key = |group: i64, key: &Option<String>| key.clone().map(|key| (group, key));
     let keys = [key(before.group.0, &before.order_key), key(new.group.0, &new.order_key)];
     order_keys::advance(db, keys.into_iter().flatten()).await?;

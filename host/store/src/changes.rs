@@ -39,6 +39,14 @@ pub struct Edit {
     pub body: Option<Bytes>,
 }
 
+impl Edit {
+    /// Returns the new spec beside an encrypted payload that stays; `None` if the payload changes.
+    #[must_use]
+    pub fn beside_sealed(&self) -> Option<Spec> {
+        self.body.is_none().then(|| Spec { sealed_body: true, ..self.spec.clone() })
+    }
+}
+
 /// Outcome of a change for one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeOutcome {

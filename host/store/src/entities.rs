@@ -34,12 +34,23 @@ pub enum Kind {
     Bulk,
     /// A version of a group's policy that is not in force, named `group number/version`.
     Binding,
+    /// The key that encrypts a tenant's payloads, itself encrypted.
+    DataKey,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] =
-        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk, Self::Binding];
+    pub const ALL: [Self; 9] = [
+        Self::Tenant,
+        Self::Group,
+        Self::Key,
+        Self::ApiToken,
+        Self::Plugin,
+        Self::Schedule,
+        Self::Bulk,
+        Self::Binding,
+        Self::DataKey,
+    ];
 
     /// Returns the kind's name in the store.
     #[must_use]
@@ -53,6 +64,7 @@ impl Kind {
             Self::Schedule => "schedule",
             Self::Bulk => "bulk",
             Self::Binding => "binding",
+            Self::DataKey => "data_key",
         }
     }
 }

@@ -120,7 +120,8 @@ async fn change_many(
     filter: FilterInput,
     dry_run: bool,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-    let filter = filter.into_filter(access, group.id, &api.config.limits).map_err(|problem| problem.within("/filter"))?;
+    let filter =
+        filter.into_filter(access, group.id, &api.config.limits).map_err(|problem| problem.within("/filter"))?;
     if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
         return Err(Problem::invalid(
             "/filter/state",

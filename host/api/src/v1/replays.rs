@@ -122,8 +122,8 @@ impl BacktestInput {
         let from = instant("/attempted_from", self.attempted_from)?.unwrap_or(UnixMs(i64::MIN));
         let before = instant("/attempted_before", self.attempted_before)?;
         let Self { created_from, created_before, .. } = self;
-        let mut filter =
-            FilterInput { created_from, created_before, ..FilterInput::default() }.into_filter(access, group.id, limits)?;
+        let mut filter = FilterInput { created_from, created_before, ..FilterInput::default() }
+            .into_filter(access, group.id, limits)?;
         filter.created_before = filter.created_before.into_iter().chain(before).min();
         Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
     }

@@ -7,7 +7,9 @@ use anyhow::{Context as _, ensure};
 use zeroize::Zeroizing;
 
 use carillon_api::presets;
-use carillon_catalog::{AuditSink, Catalog, CatalogOptions, CheckLimits, MasterKey, PolicyBounds, Vault};
+use carillon_catalog::{
+    AuditSink, Catalog, CatalogOptions, CheckLimits, Encryption, MasterKey, PolicyBounds, SealedStore, Vault,
+};
 use carillon_config::{self, Config, StoreLocation};
 use carillon_core::clock::Clock;
 use carillon_engine::cluster::DatabaseClock;
@@ -134,6 +136,12 @@ pub(super) fn master_key(config: &Config, home: &Home) -> MasterKey {
 /// Returns the source of the master key before it, if one is configured.
 pub(super) fn old_master_key(config: &Config) -> Option<MasterKey> {
     Some(MasterKey::File("keys.old_master_key_file", config.keys.old_master_key_file.clone()?))
+}
+
+/// Returns the store with encryption around it, as the configuration says. What is encrypted already is read in any case.
+pub(super) fn seal(config: &Config, store: Arc<dyn Store>, vault: &Vault, clock: &Arc<dyn Clock>) -> Arc<dyn Store> {
+    let encryption = if config.store.encrypt { Encryption::Payloads } else { Encryption::Off };
+    Arc::new(SealedStore::new(store, vault, encryption, Arc::clone(clock)))
 }
 
 pub(super) fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {

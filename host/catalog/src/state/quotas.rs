@@ -35,7 +35,7 @@ impl CatalogState {
                 Kind::Bulk if put.doc.get("finished_at").is_none_or(Value::is_null) => {
                     within(BULKS, limits.bulks, self.bulks_under_way(tenant), 1)?;
                 }
-                Kind::ApiToken | Kind::Bulk | Kind::Plugin | Kind::Tenant | Kind::Binding => {}
+                Kind::ApiToken | Kind::Bulk | Kind::Plugin | Kind::Tenant | Kind::Binding | Kind::DataKey => {}
             }
         }
         let added = size.saturating_sub(before.unwrap_or(0));

@@ -46,7 +46,7 @@ pub use self::record::{
     Timings, VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
-pub use self::shown_url::{HIDDEN_PASSWORD, is_secret_name, outlined_url, shown_document, shown_url};
+pub use self::shown_url::{HIDDEN_PASSWORD, bare_url, is_secret_name, outlined_url, shown_document, shown_url};
 pub use self::skip::{SkipReason, SkippedTicks};
 pub use self::state::State;
 pub use self::template::FollowUp;
@@ -112,7 +112,20 @@ pub struct Spec {
     /// Version of the group's policy that the job keeps, if the group pins its jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<i64>,
+    /// The whole of this, encrypted, in base64; the other members are then what queries need.
+    ///
+    /// Only a store that encrypts writes and reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    /// Whether the payload that is stored beside is encrypted.
+    ///
+    /// It must stay the last member: the databases look for [`SEALED_BODY`] at the end of the text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed_body: bool,
 }
+
+/// End of the stored text of a [`Spec`] whose payload is encrypted. Nothing that a client gives can be there.
+pub const SEALED_BODY: &str = "\"sealed_body\":true}";
 
 /// Priority of a job within its group: 0 to 9; due jobs of priority 9 start first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]

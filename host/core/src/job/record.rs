@@ -164,6 +164,12 @@ pub struct AttemptDetail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub inputs: Option<Inputs>,
+    /// The whole of this, encrypted, in base64; the stored part of the response's body is then encrypted, too.
+    ///
+    /// Only a store that encrypts writes and reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub sealed: Option<String>,
 }
 
 /// Inputs of an attempt's policies that are not in the rest of its record, so that a replay can decide the attempt again.

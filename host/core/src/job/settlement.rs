@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{AttemptRecord, JobId, Lease, LeasedJob, NewJob, State, Token};
+use super::{AttemptRecord, JobId, Lease, LeasedJob, NewJob, State, TenantId, Token};
 use crate::clock::UnixMs;
 
 /// Result of a leased job.
@@ -20,6 +20,7 @@ pub struct Settlement {
     pub attempt: Option<Arc<AttemptRecord>>,
     /// Follow-up jobs, stored together with the settlement or not at all.
     pub follow_ups: Vec<NewJob>,
+    tenant: Option<TenantId>,
     is_ordered: bool,
     next: Next,
 }
@@ -63,7 +64,7 @@ impl Settlement {
     #[must_use]
     pub fn dead_unread((id, token): Lease, at: UnixMs, attempt: Arc<AttemptRecord>) -> Self {
         let next = Next::Final(State::Dead);
-        Self { id, token, at, attempt: Some(attempt), follow_ups: Vec::new(), is_ordered: true, next }
+        Self { id, token, at, attempt: Some(attempt), follow_ups: Vec::new(), tenant: None, is_ordered: true, next }
     }
 
     /// Settles a job as expired; `attempt` is the one that was made just before, if any.
@@ -101,8 +102,8 @@ impl Settlement {
 
     fn new(leased: &LeasedJob, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
         let (id, token, attempt) = (leased.job.id, leased.token, attempt.map(Arc::new));
-        let is_ordered = leased.job.order_key.is_some();
-        Self { id, token, at, attempt, follow_ups: Vec::new(), is_ordered, next }
+        let (tenant, is_ordered) = (Some(leased.job.tenant), leased.job.order_key.is_some());
+        Self { id, token, at, attempt, follow_ups: Vec::new(), tenant, is_ordered, next }
     }
 
     /// Returns the settlement without follow-up jobs and without any content from outside in its attempt.
@@ -118,6 +119,12 @@ impl Settlement {
     #[must_use]
     pub fn next(&self) -> Next {
         self.next
+    }
+
+    /// Returns the owning tenant of the job; `None` if the job cannot be read.
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.tenant
     }
 
     /// Returns whether other jobs may wait for the job's end, because it has an order key.

@@ -58,6 +58,21 @@ pub fn outlined_url(url: &str) -> String {
     parsed.into()
 }
 
+/// Returns a URL without its user info, query and fragment; the empty text if it is none.
+#[must_use]
+pub fn bare_url(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else { return String::new() };
+    let has_user = !parsed.username().is_empty() || parsed.password().is_some();
+    if !has_user && parsed.query().is_none() && parsed.fragment().is_none() {
+        return url.to_owned();
+    }
+    parsed.set_query(None);
+    parsed.set_fragment(None);
+    // A URL without a host has no user info.
+    let _ = parsed.set_username("").and_then(|()| parsed.set_password(None));
+    parsed.into()
+}
+
 /// Returns a job document in JSON with the password of its `url` hidden.
 ///
 /// All other bytes stay the same, if possible.
@@ -86,6 +101,19 @@ pub fn shown_document(document: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bare_url_has_no_credentials() {
+        for (url, expected) in [
+            ("http://h/p", "http://h/p"),
+            ("HTTP://H/p", "HTTP://H/p"),
+            ("https://u:p@h:8443/p/q?api_key=x#f", "https://h:8443/p/q"),
+            ("https://h/?a", "https://h/"),
+            ("nonsense", ""),
+        ] {
+            assert_eq!(bare_url(url), expected);
+        }
+    }
 
     #[test]
     fn password_is_hidden_and_nothing_else_changes() {

@@ -203,8 +203,7 @@ impl Intake {
             on_success: on_success.map(Box::new),
             on_failure: on_failure.map(Box::new),
             is_json,
-            parent: None,
-            binding: None,
+            ..Spec::default()
         };
         Ok(Draft { spec, body, ttl, max_delay })
     }

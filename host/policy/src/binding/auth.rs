@@ -31,8 +31,9 @@ pub(super) fn parse(value: Option<&Value>) -> Result<Vec<AuthHeader>, Invalid> {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Object(fields)) if fields.len() <= MAX_AUTH_HEADERS => fields,
         Some(_) => {
-            let message =
-                format!("`auth_headers` must be an object of at most {MAX_AUTH_HEADERS} members: name of a header → name of a key");
+            let message = format!(
+                "`auth_headers` must be an object of at most {MAX_AUTH_HEADERS} members: name of a header → name of a key"
+            );
             return Err(Invalid::at("/auth_headers", message));
         }
     };
@@ -90,7 +91,8 @@ mod tests {
             assert_eq!(pointer(json!({own: "a"})), format!("/auth_headers/{own}"));
         }
         assert!(pointer(json!({"X-Key": "a", "x-key": "b"})).eq_ignore_ascii_case("/auth_headers/x-key"));
-        let many: serde_json::Map<_, _> = (0..=MAX_AUTH_HEADERS).map(|index| (format!("X-{index}"), json!("a"))).collect();
+        let many: serde_json::Map<_, _> =
+            (0..=MAX_AUTH_HEADERS).map(|index| (format!("X-{index}"), json!("a"))).collect();
         assert_eq!(pointer(Value::Object(many)), "/auth_headers");
     }
 }

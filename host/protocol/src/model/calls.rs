@@ -4,7 +4,7 @@ use super::{Protocol, World};
 use crate::action::Way;
 use crate::node::{Call, Node, Phase, Rescuer};
 use crate::rules::Rule;
-use crate::setting::{LEASE, MAX_ORPHAN, LOOK_AHEAD, Mistake, SLOW, Time};
+use crate::setting::{LEASE, LOOK_AHEAD, MAX_ORPHAN, Mistake, SLOW, Time};
 use crate::store::{Answer, Lease, Leased, Verb};
 
 impl Protocol {

@@ -45,9 +45,11 @@ fn parts(kind: Kind) -> Parts {
             ("/addresses", "/addresses"),
         ],
         Kind::Plugin => &[("/digest", "/digest"), ("/deprecated", "/deprecated"), ("/tenants", "/tenants")],
-        Kind::Schedule => &[("/spec", ""), ("/paused", "/paused")],
+        // Of an encrypted document, nothing but the whole can be compared.
+        Kind::Schedule => &[("/spec", ""), ("/paused", "/paused"), ("/sealed", "")],
         Kind::Bulk => &[("/action", "/action"), ("/filter", "/filter")],
         Kind::Binding => &[("/policy", "")],
+        Kind::DataKey => &[],
     }
 }
 

@@ -136,6 +136,25 @@ pub async fn an_edit_replaces_and_counts(world: &World) {
     assert_eq!(changed, ChangeOutcome::Not(State::Running));
 }
 
+pub async fn an_edit_that_keeps_a_payload_keeps_its_mark(world: &World) {
+    let hostile = Some(json!({"sealed_body": true}));
+    for is_sealed in [false, true] {
+        let mut job = world.job(NOW);
+        job.spec = Spec { sealed_body: is_sealed, policy: hostile.clone(), ..job.spec };
+        world.store.insert(vec![job.clone()].into()).await.unwrap();
+        let edited = async |change: Edit| {
+            assert_eq!(world.change(job.id, JobChange::Edit(Box::new(change))).await, ChangeOutcome::Done);
+            world.get(job.id).await
+        };
+        let before = world.get(job.id).await;
+        let spec = |sealed_body| Spec { sealed_body, timeout_ms: Some(9), ..before.spec.clone() };
+        let kept = edited(Edit { body: None, spec: spec(false), ..edit(&before) }).await;
+        assert_eq!(kept.spec, spec(is_sealed), "the payload is what it was");
+        let replaced = edited(Edit { spec: spec(!is_sealed), ..edit(&kept) }).await;
+        assert_eq!(replaced.spec, spec(!is_sealed), "the caller knows the form of a new payload");
+    }
+}
+
 pub async fn many_are_changed_in_order(world: &World) {
     let ids = world.insert_due(1_200).await;
     let stranger = JobId(Uuid::nil());

@@ -89,7 +89,7 @@ macro_rules! conformance {
                 a_schedule_that_has_gone_leaves_no_count,
             ]
             change: [
-                each_change_in_each_state, a_redrive_begins_a_new_series, each_life_is_as_long_as_the_first, an_edit_replaces_and_counts, many_are_changed_in_order,
+                each_change_in_each_state, a_redrive_begins_a_new_series, each_life_is_as_long_as_the_first, an_edit_replaces_and_counts, an_edit_that_keeps_a_payload_keeps_its_mark, many_are_changed_in_order,
                 overdue_jobs_are_found, a_job_that_cannot_be_read_is_cancelled_and_purged, follow_ups_come_with_the_settlement, a_lease_is_held_by_its_newest_token,
             ]
             list: [

@@ -172,7 +172,7 @@ impl CircuitBreaker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::retry_slots::{MIN_SPACING, MAX_SERIES};
+    use super::super::retry_slots::{MAX_SERIES, MIN_SPACING};
     use super::*;
     use proptest::prelude::*;
 

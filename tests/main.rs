@@ -102,6 +102,7 @@ mod cli;
 mod cli_bytes;
 mod cli_people;
 mod config;
+mod damaged_file;
 mod dev;
 mod drain;
 mod encryption;

@@ -242,6 +242,13 @@ impl Problem {
         Self { retry_after: Some(FULL_AGAIN), ..problem }
     }
 
+    /// 500: a part of the stored data cannot be read.
+    #[must_use]
+    pub fn storage_damaged() -> Self {
+        let detail = "a part of the stored data is damaged and cannot be read; the server's log names the cause";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "storage-damaged", "Storage damaged", detail)
+    }
+
     /// 500; the log says more.
     #[must_use]
     pub fn internal() -> Self {
@@ -338,8 +345,8 @@ impl From<StoreError> for Problem {
             StoreError::ReadTimeout => Self::slow_read(),
             StoreError::Unreadable(id) => Self::unreadable_job(id),
             StoreError::Corrupt(text) => {
-                tracing::error!(error = text, "request failed: the store is inconsistent");
-                Self::internal()
+                tracing::error!(error = text, "request failed: the store is damaged");
+                Self::storage_damaged()
             }
         }
     }

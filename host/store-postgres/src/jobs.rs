@@ -16,6 +16,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
+use carillon_store::unreadable::Claiming;
 use carillon_store::{
     Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, Extension, GroupBacklog, Insert,
     InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError,
@@ -56,16 +57,16 @@ impl Jobs for PostgresStore {
             return Ok(Vec::new());
         }
         self.fronts.claim(claim.due_by);
+        let mut claiming = Claiming::new(claim);
         loop {
+            let claim = claiming.next();
             let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.mode)));
             let fronts = fronts.collect();
             let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.mode))[0]);
             let fronts_of_owed = fronts_of_owed.collect();
-            let claim = ClaimFrom { fronts, fronts_of_owed, claim: claim.clone() };
-            let claimed = claim::claimed(&self.health.watch(Work::Claim, self.database.call(&claim)).await?);
-            let is_fruitless = claimed.is_nothing_but_damage();
-            let leased = claimed.without_damage(self, claim.claim.due_by).await;
-            if !is_fruitless {
+            let claim = ClaimFrom { fronts, fronts_of_owed, claim };
+            let rows = self.health.watch(Work::Claim, self.database.call(&claim)).await;
+            if let Some(leased) = claiming.add(rows.map(|rows| claim::claimed(&rows)), self).await? {
                 return Ok(leased);
             }
         }

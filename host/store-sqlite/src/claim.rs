@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::contents::{Contents, Reading};
 use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows::{self, Sql};
@@ -104,6 +105,8 @@ pub(super) const EXTEND: Sql = Sql {
 pub(super) struct Rows {
     jobs: Vec<SqliteRow>,
     history: Vec<SqliteRow>,
+    /// Requests and payloads, where they are not in the jobs' rows.
+    contents: Option<Contents>,
 }
 
 /// Returns the statement that claims from at least `groups` groups.
@@ -116,10 +119,10 @@ pub(super) fn claim_owed_sql(lanes: usize) -> String {
     CLAIM_DUE.replace("{groups}", &vec![DUE_IN_LANE; lanes.next_power_of_two()].join(" UNION ALL "))
 }
 
-pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Failure> {
+pub(super) async fn claim_due(db: &mut Db, claim: ClaimDue, reading: Reading) -> Result<Rows, Failure> {
     let owed: Vec<(i64, u32)> = claim.owed.iter().map(|owed| (lane::owed(owed, claim.mode), owed.count)).collect();
     let mut found = Rows::default();
-    claim_from(db, claim, claim_owed_sql, &owed, &mut found).await?;
+    claim_from(db, &claim, (claim_owed_sql, reading), &owed, &mut found).await?;
     let quotas = if found.jobs.is_empty() {
         claim.quotas.clone()
     } else {
@@ -127,8 +130,8 @@ pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Fai
     };
     let quotas: Vec<(i64, u32)> =
         quotas.into_iter().map(|(group, quota)| (lane::first(group, claim.mode), quota)).collect();
-    claim_from(db, claim, claim_due_sql, &quotas, &mut found).await?;
-    add_history(db, &mut found).await?;
+    claim_from(db, &claim, (claim_due_sql, reading), &quotas, &mut found).await?;
+    add_history(db, &mut found, reading).await?;
     Ok(found)
 }
 
@@ -136,12 +139,12 @@ pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Fai
 async fn claim_from(
     db: &mut Db,
     claim: &ClaimDue,
-    sql: fn(usize) -> String,
+    (sql, reading): (fn(usize) -> String, Reading),
     lanes: &[(i64, u32)],
     found: &mut Rows,
 ) -> Result<(), Failure> {
     for lanes in lanes.chunks(GROUPS_PER_STATEMENT) {
-        let mut query = sqlx::query(AssertSqlSafe(sql(lanes.len()))).bind(claim.lease_until.0);
+        let mut query = sqlx::query(AssertSqlSafe(reading.statement(&sql(lanes.len())))).bind(claim.lease_until.0);
         // The list is padded with quotas of 0: a LIMIT may not be NULL.
         let padding = lanes.len().next_power_of_two() - lanes.len();
         for (lane, quota) in lanes.iter().copied().chain(vec![(0, 0); padding]) {
@@ -156,11 +159,12 @@ fn groups_of(jobs: &[SqliteRow]) -> Result<Vec<GroupId>, Failure> {
     jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect()
 }
 
-pub(super) async fn claim_overdue(db: &mut Db, claim: ClaimOverdue) -> Result<Rows, Failure> {
+pub(super) async fn claim_overdue(db: &mut Db, claim: ClaimOverdue, reading: Reading) -> Result<Rows, Failure> {
     let ClaimOverdue { now, lease_until, limit } = claim;
-    let query = sqlx::query(CLAIM_OVERDUE).bind(lease_until.0).bind(now.0).bind(limit);
-    let mut found = Rows { jobs: db.fetch_all(query).await?, history: Vec::new() };
-    add_history(db, &mut found).await?;
+    let query = sqlx::query(AssertSqlSafe(reading.statement(CLAIM_OVERDUE)));
+    let query = query.bind(lease_until.0).bind(now.0).bind(limit);
+    let mut found = Rows { jobs: db.fetch_all(query).await?, ..Rows::default() };
+    add_history(db, &mut found, reading).await?;
     Ok(found)
 }
 
@@ -178,16 +182,16 @@ pub(super) async fn aborts(reader: &mut SqliteConnection, limit: u32) -> Result<
     sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(leased::abort).collect()
 }
 
-pub(super) async fn claim_lost(db: &mut Db, claim: &ClaimLost) -> Result<Rows, Failure> {
+pub(super) async fn claim_lost(db: &mut Db, claim: ClaimLost, reading: Reading) -> Result<Rows, Failure> {
     let mut found = Rows::default();
     for chunk in claim.lost.chunks(rows::PER_STATEMENT) {
-        let mut query = sqlx::query(AssertSqlSafe(CLAIM_LOST.with_rows(chunk.len())));
+        let mut query = sqlx::query(AssertSqlSafe(reading.statement(&CLAIM_LOST.with_rows(chunk.len()))));
         for (id, token) in chunk {
             query = query.bind(rows::id(*id)).bind(token.0).bind(claim.ended_by.0).bind(claim.lease_until.0);
         }
         found.jobs.extend(db.fetch_all(query).await?);
     }
-    add_history(db, &mut found).await?;
+    add_history(db, &mut found, reading).await?;
     Ok(found)
 }
 
@@ -208,17 +212,31 @@ pub(super) async fn held(
     now: UnixMs,
 ) -> Result<Rows, Failure> {
     let query = sqlx::query(HELD).bind(rows::id(id)).bind(tenant.0).bind(token.0).bind(now.0);
-    let mut found = Rows { jobs: query.fetch_all(&mut *reader).await?, history: Vec::new() };
+    let mut found = Rows { jobs: query.fetch_all(&mut *reader).await?, ..Rows::default() };
     for statement in history(&found.jobs)? {
         found.history.extend(statement.fetch_all(&mut *reader).await?);
     }
     Ok(found)
 }
 
-async fn add_history(db: &mut Db, found: &mut Rows) -> Result<(), Failure> {
-    for statement in history(&found.jobs)? {
-        found.history.extend(db.fetch_all(statement).await?);
+/// Adds the earlier attempts of the claimed jobs, unless [`read_apart`] does.
+async fn add_history(db: &mut Db, found: &mut Rows, reading: Reading) -> Result<(), Failure> {
+    if reading == Reading::Together {
+        for statement in history(&found.jobs)? {
+            found.history.extend(db.fetch_all(statement).await?);
+        }
     }
+    Ok(())
+}
+
+/// Reads the requests, payloads and earlier attempts of jobs that were claimed without them.
+pub(super) async fn read_apart(reader: &mut SqliteConnection, found: &mut Rows) -> Result<(), Failure> {
+    let mut contents = Contents::default();
+    for job in &found.jobs {
+        let earlier = history(std::slice::from_ref(job))?;
+        found.history.extend(contents.read(reader, job, earlier).await?);
+    }
+    found.contents = Some(contents);
     Ok(())
 }
 
@@ -239,7 +257,10 @@ fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
 
 /// Combines rows into leased jobs.
 pub(super) fn claimed(rows: &Rows) -> Claimed {
-    leased::claimed(&rows.jobs, &rows.history, |row| Ok((row.document("spec")?, row.bytes("body")?)))
+    leased::claimed(&rows.jobs, &rows.history, |job| {
+        let row = rows.contents.as_ref().map_or(Ok(job), |contents| contents.of(job))?;
+        Ok((row.document("spec")?, row.bytes("body")?))
+    })
 }
 
 pub(super) async fn extend(db: &mut Db, leases: &[Lease], extension: Extension) -> Result<Vec<bool>, Failure> {

@@ -4,18 +4,47 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
+use super::claim::Rows;
+use super::contents::Reading;
+use super::db::Db;
+use super::error::Failure;
 use super::readers::Readers;
 use super::{SqliteStore, change, claim, probe, prune, reads, settle, sizes, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
+use carillon_store::unreadable::{Claimed, Claiming};
 use carillon_store::{
     Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, Extension, GroupBacklog, Insert,
     InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError,
     StoreHealth, TickRecord, Ticked, TicksQuery, Work,
 };
+
+/// Claims jobs, and reads what belongs to them.
+type ClaimWork<C> = fn(&mut Db, C, Reading) -> BoxFuture<'_, Result<Rows, Failure>>;
+
+impl SqliteStore {
+    /// Claims jobs; if the database is damaged, once more and each by itself.
+    async fn claimed<C: Clone + Send + 'static>(&self, claim: &C, work: ClaimWork<C>) -> Result<Claimed, StoreError> {
+        let run = |reading| {
+            let claim = claim.clone();
+            self.writer.call(move |db: &mut Db| work(db, claim, reading))
+        };
+        let rows = match run(Reading::Together).await {
+            Err(StoreError::Corrupt(error)) => {
+                tracing::error!(error, "claiming jobs failed; the jobs that can be read are claimed");
+                let mut rows = run(Reading::Apart).await?;
+                claim::read_apart(&mut *self.readers.take().await?, &mut rows).await?;
+                rows
+            }
+            rows => rows?,
+        };
+        Ok(claim::claimed(&rows))
+    }
+}
 
 #[async_trait]
 impl Jobs for SqliteStore {
@@ -40,14 +69,12 @@ impl Jobs for SqliteStore {
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError> {
+        let mut claiming = Claiming::new(claim);
         loop {
-            let claim = claim.clone();
-            let due_by = claim.due_by;
-            let work = self.writer.call(move |db| Box::pin(async move { claim::claim_due(db, &claim).await }));
-            let claimed = claim::claimed(&self.health.watch(Work::Claim, work).await?);
-            let is_fruitless = claimed.is_nothing_but_damage();
-            let leased = claimed.without_damage(self, due_by).await;
-            if !is_fruitless {
+            let claim = claiming.next();
+            let work = self.claimed(&claim, |db, claim, reading| Box::pin(claim::claim_due(db, claim, reading)));
+            let claimed = self.health.watch(Work::Claim, work).await;
+            if let Some(leased) = claiming.add(claimed, self).await? {
                 return Ok(leased);
             }
         }
@@ -60,8 +87,8 @@ impl Jobs for SqliteStore {
 
     async fn claim_lost(&self, claim: ClaimLost) -> Result<Vec<LeasedJob>, StoreError> {
         let now = claim.now;
-        let work = self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &claim).await }));
-        Ok(claim::claimed(&work.await?).without_damage(self, now).await)
+        let work = self.claimed(&claim, |db, claim, reading| Box::pin(claim::claim_lost(db, claim, reading)));
+        Ok(work.await?.without_damage(self, now).await)
     }
 
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
@@ -74,8 +101,8 @@ impl Jobs for SqliteStore {
     }
 
     async fn claim_overdue(&self, claim: ClaimOverdue) -> Result<Vec<LeasedJob>, StoreError> {
-        let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, claim)));
-        Ok(claim::claimed(&work.await?).without_damage(self, claim.now).await)
+        let work = self.claimed(&claim, |db, claim, reading| Box::pin(claim::claim_overdue(db, claim, reading)));
+        Ok(work.await?.without_damage(self, claim.now).await)
     }
 
     async fn held(

@@ -16,6 +16,7 @@ mod backup;
 mod catalog;
 mod change;
 mod claim;
+mod contents;
 mod db;
 mod debounce;
 mod deleted_tenants;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Jobs, StoreError, figures};
+use super::{ClaimDue, Jobs, StoreError, figures, lane};
 use carillon_core::clock::UnixMs;
 use carillon_core::error_code::ErrorCode;
 use carillon_core::job::{
@@ -70,11 +70,6 @@ impl UnreadableJob {
 }
 
 impl Claimed {
-    /// Returns whether the claim met only unreadable jobs: there may be readable jobs after them.
-    pub fn is_nothing_but_damage(&self) -> bool {
-        self.leased.is_empty() && !self.unreadable.is_empty()
-    }
-
     /// Ends the unreadable jobs, and returns the others.
     pub async fn without_damage(self, store: &dyn Jobs, now: UnixMs) -> Vec<LeasedJob> {
         for job in self.unreadable {
@@ -84,6 +79,50 @@ impl Claimed {
             }
         }
         self.leased
+    }
+}
+
+/// A claim that is repeated as long as it meets unreadable jobs: they take the places of jobs that are due after them, and a caller that gets
+/// fewer jobs than it asked for takes them for all.
+pub struct Claiming {
+    claim: ClaimDue,
+    leased: Vec<LeasedJob>,
+}
+
+impl Claiming {
+    /// Begins a claim.
+    pub fn new(claim: ClaimDue) -> Self {
+        Self { claim, leased: Vec::new() }
+    }
+
+    /// Returns the next claim: for what is left of the quotas.
+    pub fn next(&self) -> ClaimDue {
+        if self.leased.is_empty() {
+            return self.claim.clone();
+        }
+        let quotas = lane::left(&self.claim.quotas, self.leased.iter().map(|leased| leased.job.group));
+        ClaimDue { quotas, owed: Vec::new(), ..self.claim.clone() }
+    }
+
+    /// Takes the result of a claim, and ends its unreadable jobs. Returns all leased jobs when no further claim is needed.
+    ///
+    /// # Errors
+    /// Returns the error of the claim, unless jobs have been leased before it.
+    pub async fn add(
+        &mut self,
+        claimed: Result<Claimed, StoreError>,
+        store: &dyn Jobs,
+    ) -> Result<Option<Vec<LeasedJob>>, StoreError> {
+        let claimed = match claimed {
+            Err(error) if !self.leased.is_empty() => {
+                tracing::warn!(%error, "claiming jobs after unreadable ones failed");
+                Claimed::default()
+            }
+            claimed => claimed?,
+        };
+        let is_over = claimed.unreadable.is_empty();
+        self.leased.extend(claimed.without_damage(store, self.claim.due_by).await);
+        Ok(is_over.then(|| std::mem::take(&mut self.leased)))
     }
 }
 

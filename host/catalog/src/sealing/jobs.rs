@@ -11,7 +11,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
-use carillon_store::unreadable::{Page, note, note_attempt};
+use carillon_store::unreadable::{Claiming, Page, note, note_attempt};
 use carillon_store::{
     Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, Extension, GroupBacklog, Insert,
     InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError,
@@ -55,11 +55,13 @@ impl Jobs for SealedStore {
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError> {
+        let mut claiming = Claiming::new(claim);
         loop {
-            let claimed = self.claimed(self.inner.claim_due(claim.clone()).await?).await?;
-            let is_fruitless = claimed.is_nothing_but_damage();
-            let leased = claimed.without_damage(&*self.inner, claim.due_by).await;
-            if !is_fruitless {
+            let claimed = match self.inner.claim_due(claiming.next()).await {
+                Ok(leased) => self.claimed(leased).await,
+                Err(error) => Err(error),
+            };
+            if let Some(leased) = claiming.add(claimed, &*self.inner).await? {
                 return Ok(leased);
             }
         }

@@ -23,7 +23,8 @@ use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 const ALL: &[Case] = &conformance!(as list);
 
 /// Cases that damage rows, count them, or set marks, which the tests of each database do.
-const OF_DATABASES: [&str; 12] = [
+const OF_DATABASES: [&str; 13] = [
+    "lease::unreadable_jobs_take_no_place_of_a_claim",
     "audit::a_changed_row_is_found",
     "change::an_edit_that_keeps_a_payload_keeps_its_mark",
     "lease::of_a_job_that_cannot_be_read_ends_it_and_others_flow_on",

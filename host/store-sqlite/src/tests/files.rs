@@ -134,3 +134,27 @@ async fn the_log_has_a_bound_whatever_readers_do() {
     let most = 2 * u64::from(open::LOG_BYTES);
     assert!(longest <= most, "{longest} bytes of log, after 320 MB were written");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_of_a_damaged_page_end_and_all_others_are_claimed() {
+    let backend = empty().await;
+    let world = World::new(Box::new(Arc::clone(&backend))).await;
+    for number in 0..40 {
+        let body = Bytes::from(format!("payload-{number:02}-{}", "x".repeat(800)));
+        world.store.insert(vec![NewJob { body, ..world.job(NOW) }].into()).await.unwrap();
+    }
+    let path = backend.options().path;
+    world.store.close().await;
+    *backend.open.lock().await = None;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let text = b"payload-20-";
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap() / 4_096 * 4_096;
+    bytes[at..at + 4_096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let store = world.reopened().await;
+    let leased = conformance::claim(&*store, world.group, NOW, 100).await;
+    assert!((32..40).contains(&leased.len()), "{}", leased.len());
+    let stats = store.stats(world.tenant, world.group, NOW).await.unwrap();
+    assert_eq!((stats.running, stats.dead), (leased.len() as u64, 40 - leased.len() as u64), "{stats:?}");
+    assert!(conformance::claim(&*store, world.group, NOW, 100).await.is_empty());
+}

@@ -298,6 +298,14 @@ pub async fn of_a_job_that_cannot_be_read_ends_it_and_others_flow_on(world: &Wor
     assert!(world.store.ending_leases(later, later.plus(LEASE), 10).await.unwrap().is_empty(), "it is not met again");
 }
 
+pub async fn unreadable_jobs_take_no_place_of_a_claim(world: &World) {
+    let made = world.insert_due(7).await;
+    world.damage(made[0]).await;
+    world.damage(made[2]).await;
+    assert_eq!(ids(&world.claim(NOW, 4).await), [made[1], made[3], made[4], made[5]]);
+    assert_eq!(scheduled_running_dead(world).await, [1, 4, 2]);
+}
+
 /// A lease that is revoked before its end is over now, and not at the time up to which leases are revoked.
 pub async fn of_an_unreadable_job_is_revoked_at_the_present_time(world: &World) {
     let leased = world.leased().await;

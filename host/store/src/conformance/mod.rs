@@ -59,7 +59,7 @@ macro_rules! conformance {
                 comes_from_many_groups_at_once, is_given_once, waiting_groups_are_named_with_their_earliest_job,
                 that_ran_out_is_given_anew, that_ran_out_cannot_settle_or_extend, is_taken_back_only_where_it_is_named,
                 that_was_lost_to_a_pause_is_not_counted, can_be_prolonged, is_moved_back_only_where_that_is_asked_for,
-                of_a_job_that_cannot_be_read_ends_it_and_others_flow_on,
+                of_a_job_that_cannot_be_read_ends_it_and_others_flow_on, unreadable_jobs_take_no_place_of_a_claim,
                 of_an_unreadable_job_is_revoked_at_the_present_time,
                 shows_the_last_hundred_attempts, survives_reopening_or_ends,
             ]

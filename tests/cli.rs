@@ -356,7 +356,7 @@ async fn a_simulation_is_printed() {
 async fn plugins_are_listed_and_described() {
     let host = TestHost::start().await;
     let table = cli(&host, &["plugin", "list"], "").await;
-    for name in ["backoff", "base64-envelope", "expected-status", "standard-webhooks", "werkzeug-cookie"] {
+    for name in ["backoff", "base64-envelope", "expected-status", "hmac", "standard-webhooks", "werkzeug-cookie"] {
         assert!(table.ok().contains(name), "{table:?}");
     }
     let versions = cli(&host, &["plugin", "versions", "backoff"], "").await;

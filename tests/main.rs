@@ -82,6 +82,7 @@ mod custom_plugin;
 mod egress;
 mod events;
 mod exceptions;
+mod hmac;
 mod key_grants;
 mod key_origins;
 mod languages;

@@ -7,7 +7,8 @@ use std::{env, fs};
 use carillon_guest_build::{BuildRequest, build};
 
 /// The directories of the default plugins.
-const PLUGINS: [&str; 5] = ["backoff", "base64-envelope", "expected-status", "standard-webhooks", "werkzeug-cookie"];
+const PLUGINS: [&str; 6] =
+    ["backoff", "base64-envelope", "expected-status", "hmac", "standard-webhooks", "werkzeug-cookie"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plugins = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;

@@ -3,6 +3,7 @@
 use base64_envelope::Base64Envelope;
 use carillon_policy_sdk::testing::{StaticKey, attempt, config, request};
 use carillon_policy_sdk::{Encode as _, Header, Key, Sign, Signed};
+use hmac_signer::Hmac;
 use http::{HeaderName, HeaderValue};
 use standard_webhooks::StandardWebhooks;
 use werkzeug_cookie::WerkzeugCookie;
@@ -14,6 +15,7 @@ pub(crate) fn signers(data: &[u8]) {
     let payload = parts.next().unwrap_or_default();
     sign::<WerkzeugCookie>(settings, payload);
     sign::<StandardWebhooks>(settings, payload);
+    sign::<Hmac>(settings, payload);
     if let Ok(settings) = config::<Base64Envelope>(settings)
         && let Ok(encoded) = Base64Envelope::encode(&attempt(1, 0), &settings, request(payload))
     {

@@ -18,10 +18,11 @@ macro_rules! embedded {
 }
 
 /// All of them, by name.
-pub const ALL: [Embedded; 5] = [
+pub const ALL: [Embedded; 6] = [
     embedded!("backoff"),
     embedded!("base64-envelope"),
     embedded!("expected-status"),
+    embedded!("hmac"),
     embedded!("standard-webhooks"),
     embedded!("werkzeug-cookie"),
 ];
@@ -57,6 +58,7 @@ mod tests {
             ("backoff", "retry"),
             ("base64-envelope", "encode"),
             ("expected-status", "judge"),
+            ("hmac", "sign"),
             ("standard-webhooks", "sign"),
             ("werkzeug-cookie", "sign"),
         ]) {

@@ -1,0 +1,148 @@
+//! Config: a preset, or what it consists of.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use carillon_policy_sdk::Mac;
+use serde::Deserialize;
+
+use crate::preset::Preset;
+use crate::template::{Placeholder, Template};
+
+/// See the README for the meaning and the defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Vendor's scheme, which sets the members that are not given.
+    preset: Option<Preset>,
+    algorithm: Option<Algorithm>,
+    encoding: Option<Encoding>,
+    /// What is signed.
+    content: Option<Template>,
+    /// Headers that are set, by name.
+    headers: Option<BTreeMap<String, Template>>,
+    /// Form of each signature in `{signatures}`.
+    each: Option<Template>,
+    /// What stands between two of them.
+    separator: Option<String>,
+}
+
+/// Hash function of the HMAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    Sha1,
+    Sha256,
+    Sha512,
+}
+
+impl Algorithm {
+    pub fn mac(self) -> Mac {
+        match self {
+            Self::Sha1 => Mac::HmacSha1,
+            Self::Sha256 => Mac::HmacSha256,
+            Self::Sha512 => Mac::HmacSha512,
+        }
+    }
+}
+
+/// Form of a signature as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    Hex,
+    Base64,
+    /// The alphabet for URLs, without padding (RFC 4648, section 5).
+    Base64url,
+}
+
+impl Encoding {
+    pub fn encode(self, signature: &[u8]) -> String {
+        match self {
+            Self::Hex => hex::encode(signature),
+            Self::Base64 => STANDARD.encode(signature),
+            Self::Base64url => URL_SAFE_NO_PAD.encode(signature),
+        }
+    }
+}
+
+/// A complete config.
+pub struct Rules {
+    pub algorithm: Algorithm,
+    pub encoding: Encoding,
+    pub content: Template,
+    pub headers: Vec<(String, Template)>,
+    pub each: Template,
+    pub separator: String,
+}
+
+impl Config {
+    /// Returns the config with what its preset, or the defaults, set.
+    ///
+    /// # Errors
+    /// Returns one sentence about what contradicts itself, or is missing.
+    pub fn rules(&self) -> Result<Rules, String> {
+        let scheme = self.preset.map(Preset::scheme);
+        let text = |own: &Option<Template>, preset: Option<&str>, default: &str| match own {
+            Some(template) => Ok(template.clone()),
+            None => Template::parse(preset.unwrap_or(default)),
+        };
+        let headers = match (&self.headers, &scheme) {
+            (Some(headers), _) => headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            (None, Some(scheme)) => scheme
+                .headers
+                .iter()
+                .map(|(name, value)| Ok(((*name).to_owned(), Template::parse(value)?)))
+                .collect::<Result<_, String>>()?,
+            (None, None) => return Err("`headers` or `preset` is required".to_owned()),
+        };
+        let rules = Rules {
+            algorithm: self.algorithm.or(scheme.as_ref().map(|scheme| scheme.algorithm)).unwrap_or(Algorithm::Sha256),
+            encoding: self.encoding.or(scheme.as_ref().map(|scheme| scheme.encoding)).unwrap_or(Encoding::Hex),
+            content: text(&self.content, scheme.as_ref().map(|scheme| scheme.content), "{body}")?,
+            headers,
+            each: text(&self.each, scheme.as_ref().map(|scheme| scheme.each), "{signature}")?,
+            separator: self
+                .separator
+                .clone()
+                .unwrap_or_else(|| scheme.as_ref().map_or(",", |scheme| scheme.separator).to_owned()),
+        };
+        rules.check()?;
+        Ok(rules)
+    }
+}
+
+impl Rules {
+    fn check(&self) -> Result<(), String> {
+        if let Some((name, _)) = self.headers.iter().find(|(name, _)| !is_header_name(name)) {
+            return Err(format!("`{name}` is not the name of a header"));
+        }
+        if self.content.placeholders().any(Placeholder::is_signature) {
+            return Err("`content` is what is signed: it cannot have `{signature}` or `{signatures}`".to_owned());
+        }
+        if self.each.placeholders().any(|placeholder| *placeholder == Placeholder::Signatures) {
+            return Err("`each` is the form of one signature: it cannot have `{signatures}`".to_owned());
+        }
+        let mut values = self.headers.iter().flat_map(|(_, value)| value.placeholders());
+        if !values.any(Placeholder::is_signature) {
+            return Err(
+                "no header has `{signature}` or `{signatures}`: the receiver could not verify anything".to_owned()
+            );
+        }
+        if self.signs_body() {
+            return Ok(());
+        }
+        Err("`content` must have `{body}` or `{form}`: else anybody could send another body under the signature"
+            .to_owned())
+    }
+
+    fn signs_body(&self) -> bool {
+        self.content.placeholders().any(|placeholder| matches!(placeholder, Placeholder::Body | Placeholder::Form))
+    }
+}
+
+/// Returns whether a text is a token (RFC 9110, section 5.6.2).
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}

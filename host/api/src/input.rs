@@ -87,7 +87,7 @@ pub async fn read(request: Request) -> Result<Bytes, Problem> {
 }
 
 /// Size in bytes of the blocks in which a body of unknown length is kept until all of it is there.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 64 << 10;
 
 /// Body that arrives. One buffer that grows would be copied, and twice as large as what is in it.
 struct Buffer {

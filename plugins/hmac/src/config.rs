@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use carillon_policy_sdk::Mac;
 use serde::Deserialize;
 
-use crate::preset::Preset;
+use crate::preset::{Preset, Scheme};
 use crate::template::{Placeholder, Template};
 
 /// See the README for the meaning and the defaults.
@@ -18,13 +18,13 @@ pub struct Config {
     preset: Option<Preset>,
     algorithm: Option<Algorithm>,
     encoding: Option<Encoding>,
-    /// What is signed.
+    /// Text that the signature covers.
     content: Option<Template>,
     /// Headers that are set, by name.
     headers: Option<BTreeMap<String, Template>>,
     /// Form of each signature in `{signatures}`.
     each: Option<Template>,
-    /// What stands between two of them.
+    /// Text between two signatures.
     separator: Option<String>,
 }
 
@@ -83,30 +83,26 @@ impl Config {
     /// # Errors
     /// Returns one sentence about what contradicts itself, or is missing.
     pub fn rules(&self) -> Result<Rules, String> {
-        let scheme = self.preset.map(Preset::scheme);
-        let text = |own: &Option<Template>, preset: Option<&str>, default: &str| match own {
-            Some(template) => Ok(template.clone()),
-            None => Template::parse(preset.unwrap_or(default)),
-        };
-        let headers = match (&self.headers, &scheme) {
-            (Some(headers), _) => headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            (None, Some(scheme)) => scheme
+        if self.preset.is_none() && self.headers.is_none() {
+            return Err("`headers` or `preset` is required".to_owned());
+        }
+        let scheme = self.preset.map_or(Scheme::DEFAULT, Preset::scheme);
+        let template = |own: &Option<Template>, text| own.clone().map_or_else(|| Template::parse(text), Ok);
+        let headers = match &self.headers {
+            Some(headers) => headers.clone().into_iter().collect(),
+            None => scheme
                 .headers
                 .iter()
                 .map(|(name, value)| Ok(((*name).to_owned(), Template::parse(value)?)))
                 .collect::<Result<_, String>>()?,
-            (None, None) => return Err("`headers` or `preset` is required".to_owned()),
         };
         let rules = Rules {
-            algorithm: self.algorithm.or(scheme.as_ref().map(|scheme| scheme.algorithm)).unwrap_or(Algorithm::Sha256),
-            encoding: self.encoding.or(scheme.as_ref().map(|scheme| scheme.encoding)).unwrap_or(Encoding::Hex),
-            content: text(&self.content, scheme.as_ref().map(|scheme| scheme.content), "{body}")?,
+            algorithm: self.algorithm.unwrap_or(scheme.algorithm),
+            encoding: self.encoding.unwrap_or(scheme.encoding),
+            content: template(&self.content, scheme.content)?,
             headers,
-            each: text(&self.each, scheme.as_ref().map(|scheme| scheme.each), "{signature}")?,
-            separator: self
-                .separator
-                .clone()
-                .unwrap_or_else(|| scheme.as_ref().map_or(",", |scheme| scheme.separator).to_owned()),
+            each: template(&self.each, scheme.each)?,
+            separator: self.separator.clone().unwrap_or_else(|| scheme.separator.to_owned()),
         };
         rules.check()?;
         Ok(rules)

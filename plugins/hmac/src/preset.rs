@@ -28,43 +28,48 @@ pub enum Preset {
 pub struct Scheme {
     pub algorithm: Algorithm,
     pub encoding: Encoding,
-    /// What is signed.
+    /// Template of the text that the signature covers.
     pub content: &'static str,
     /// Names and values of the headers.
     pub headers: &'static [(&'static str, &'static str)],
-    /// Form of each signature where all keys sign, and what stands between two of them.
+    /// Template of each signature, where all keys sign.
     pub each: &'static str,
+    /// Text between two signatures.
     pub separator: &'static str,
 }
 
-/// What schemes have in common.
-const COMMON: Scheme = Scheme {
-    algorithm: Algorithm::Sha256,
-    encoding: Encoding::Hex,
-    content: "{body}",
-    headers: &[],
-    each: "{signature}",
-    separator: ",",
-};
+impl Scheme {
+    /// Values of the members that a scheme does not set; it sets no headers.
+    pub const DEFAULT: Self = Self {
+        algorithm: Algorithm::Sha256,
+        encoding: Encoding::Hex,
+        content: "{body}",
+        headers: &[],
+        each: "{signature}",
+        separator: ",",
+    };
+}
 
 impl Preset {
     pub fn scheme(self) -> Scheme {
         match self {
-            Self::Github => Scheme { headers: &[("X-Hub-Signature-256", "sha256={signature}")], ..COMMON },
+            Self::Github => Scheme { headers: &[("X-Hub-Signature-256", "sha256={signature}")], ..Scheme::DEFAULT },
             Self::Stripe => Scheme {
                 content: "{timestamp}.{body}",
                 headers: &[("Stripe-Signature", "t={timestamp},{signatures}")],
                 each: "v1={signature}",
-                ..COMMON
+                ..Scheme::DEFAULT
             },
             Self::Slack => Scheme {
                 content: "v0:{timestamp}:{body}",
                 headers: &[("X-Slack-Request-Timestamp", "{timestamp}"), ("X-Slack-Signature", "v0={signature}")],
-                ..COMMON
+                ..Scheme::DEFAULT
             },
-            Self::Shopify => {
-                Scheme { encoding: Encoding::Base64, headers: &[("X-Shopify-Hmac-Sha256", "{signature}")], ..COMMON }
-            }
+            Self::Shopify => Scheme {
+                encoding: Encoding::Base64,
+                headers: &[("X-Shopify-Hmac-Sha256", "{signature}")],
+                ..Scheme::DEFAULT
+            },
             Self::Svix => Scheme {
                 encoding: Encoding::Base64,
                 content: "{job_id}.{timestamp}.{body}",
@@ -75,20 +80,20 @@ impl Preset {
                 ],
                 each: "v1,{signature}",
                 separator: " ",
-                ..COMMON
+                ..Scheme::DEFAULT
             },
             Self::Twilio => Scheme {
                 algorithm: Algorithm::Sha1,
                 encoding: Encoding::Base64,
                 content: "{url}{form}",
                 headers: &[("X-Twilio-Signature", "{signature}")],
-                ..COMMON
+                ..Scheme::DEFAULT
             },
             Self::Square => Scheme {
                 encoding: Encoding::Base64,
                 content: "{url}{body}",
                 headers: &[("x-square-hmacsha256-signature", "{signature}")],
-                ..COMMON
+                ..Scheme::DEFAULT
             },
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! A payload of ordinary size is encrypted in some tens of microseconds, in the caller's task.
 
+use std::pin::Pin;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -14,9 +16,26 @@ use carillon_core::job::{
 use carillon_store::unreadable::{Claiming, Page, note, note_attempt};
 use carillon_store::{
     Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, Extension, GroupBacklog, Insert,
-    InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError,
+    InsertResult, JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, Store, StoreError,
     StoreHealth, TickRecord, Ticked, TicksQuery,
 };
+
+/// A list of the inner store.
+type List =
+    for<'s> fn(&'s dyn Store, JobsQuery) -> Pin<Box<dyn Future<Output = Result<Vec<Job>, StoreError>> + Send + 's>>;
+
+impl SealedStore {
+    /// Reads a page of a list, filled up in place of jobs that cannot be decrypted.
+    async fn page(&self, query: JobsQuery, list: List) -> Result<Vec<Job>, StoreError> {
+        let mut page = Page::new(query.before, query.limit);
+        while let Some((before, limit)) = page.wanted() {
+            let found = list(&*self.inner, JobsQuery { before, limit, ..query.clone() }).await?;
+            let (count, last) = (found.len(), found.last().map(|job| Some(job.id)));
+            page.add(count, last, self.listed(found).await?.into_iter());
+        }
+        Ok(page.items())
+    }
+}
 
 #[async_trait]
 impl Jobs for SealedStore {
@@ -180,33 +199,15 @@ impl Jobs for SealedStore {
     }
 
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        let mut page = Page::new(query.before, query.limit);
-        while let Some((before, limit)) = page.wanted() {
-            let found = self.inner.jobs(JobsQuery { before, limit, ..query.clone() }).await?;
-            let (count, last) = (found.len(), found.last().map(|job| Some(job.id)));
-            page.add(count, last, self.listed(found).await?.into_iter());
-        }
-        Ok(page.items())
+        self.page(query, |store, query| store.jobs(query)).await
     }
 
     async fn jobs_to_change(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        let mut page = Page::new(query.before, query.limit);
-        while let Some((before, limit)) = page.wanted() {
-            let found = self.inner.jobs_to_change(JobsQuery { before, limit, ..query.clone() }).await?;
-            let (count, last) = (found.len(), found.last().map(|job| Some(job.id)));
-            page.add(count, last, self.listed(found).await?.into_iter());
-        }
-        Ok(page.items())
+        self.page(query, |store, query| store.jobs_to_change(query)).await
     }
 
     async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        let mut page = Page::new(query.before, query.limit);
-        while let Some((before, limit)) = page.wanted() {
-            let found = self.inner.jobs_of_tenant(JobsQuery { before, limit, ..query.clone() }).await?;
-            let (count, last) = (found.len(), found.last().map(|job| Some(job.id)));
-            page.add(count, last, self.listed(found).await?.into_iter());
-        }
-        Ok(page.items())
+        self.page(query, |store, query| store.jobs_of_tenant(query)).await
     }
 
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {

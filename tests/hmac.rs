@@ -2,21 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Arrival, Receiver, TestHost, ask_python};
+use crate::support::{Arrival, Receiver, STRIPE, TestHost, ask_python};
 
-/// Reads {"headers", "body", "secrets"} and prints which of the secrets Stripe's library takes.
-const STRIPE: &str = r#"
-import json, sys, stripe
-asked = json.load(sys.stdin)
-def takes(secret):
-    try:
-        return stripe.WebhookSignature.verify_header(asked["body"], asked["headers"]["stripe-signature"], secret, tolerance=60)
-    except stripe.SignatureVerificationError:
-        return False
-print(json.dumps([takes(secret) for secret in asked["secrets"]]))
-"#;
-
-/// The same with the library of Standard Webhooks, whose scheme Svix uses with other names of the headers.
+/// Reads the same as [`STRIPE`], and prints which of the secrets the library of Standard Webhooks takes. Svix has its scheme.
 const SVIX: &str = r#"
 import json, sys
 from standardwebhooks import webhooks

@@ -7,19 +7,9 @@ use axum::body::Bytes;
 use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, ask_python, built, ms, repository, upload};
-
-/// Reads {"headers", "body", "secrets"} and prints which of the secrets Stripe's own library takes.
-const STRIPE: &str = r#"
-import json, sys, stripe
-asked = json.load(sys.stdin)
-def takes(secret):
-    try:
-        return stripe.WebhookSignature.verify_header(asked["body"], asked["headers"]["stripe-signature"], secret, tolerance=None)
-    except stripe.SignatureVerificationError:
-        return False
-print(json.dumps([takes(secret) for secret in asked["secrets"]]))
-"#;
+use crate::support::{
+    Answer, ManualClock, Receiver, STRIPE, Setup, TestHost, ask_python, built, ms, repository, upload,
+};
 
 /// Reads {"headers", "body"} and prints what the CloudEvents SDK makes of it.
 const CLOUDEVENTS: &str = r#"

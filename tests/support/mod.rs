@@ -37,7 +37,7 @@ pub use operations::{OPEN, closed_operations};
 pub use page::{BY_EYE, blocks, blocks_in, fences, shell, without_variables};
 pub use plugins::{JUDGE_PATH, ROLES, beside_others, built, judge, scaffold, upload, upload_built};
 pub use program::{Finished, Program, cli, run};
-pub use python::{ask_python, interpreter};
+pub use python::{STRIPE, ask_python, interpreter};
 pub use raw::{RawReceiver, read_request};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
 pub use registry::Registry;

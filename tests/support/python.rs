@@ -22,6 +22,18 @@ pub fn interpreter() -> PathBuf {
     path
 }
 
+/// Program for [`ask_python`]: reads {"headers", "body", "secrets"} and prints which of the secrets Stripe's library takes.
+pub const STRIPE: &str = r#"
+import json, sys, stripe
+asked = json.load(sys.stdin)
+def takes(secret):
+    try:
+        return stripe.WebhookSignature.verify_header(asked["body"], asked["headers"]["stripe-signature"], secret, tolerance=60)
+    except stripe.SignatureVerificationError:
+        return False
+print(json.dumps([takes(secret) for secret in asked["secrets"]]))
+"#;
+
 /// What a program that reads JSON and writes JSON answers.
 pub async fn ask_python(program: &str, asked: &Value) -> Value {
     let mut command = tokio::process::Command::new(interpreter());
